@@ -1,0 +1,300 @@
+"""From messages to committed rows: the threads and queues of an analyzer.
+
+    the caller of `take`        workers (one pose model each)       writer
+    messages -> known rows? --> work, bounded --> analysis --> done, bounded --> picture, row, commit,
+                    |                                                            acknowledge, result message
+                    `-- yes: acknowledge, result message
+
+An image is acknowledged after the commit of its row, never before. Whatever happens in between, the broker still has
+it and sends it again, and the row's unique key keeps the repeat from counting twice.
+"""
+
+import dataclasses
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
+from types import TracebackType
+from typing import Self, TypeVar
+
+from posture_common.mqtt import Connection, Message, PublishRefusedError
+from posture_common.service import LastingError, Stop, delays
+
+from . import gallery, intake, metrics
+from .analysis import Analysis, Analyst, undecodable
+from .database import Database, DatabaseUnavailableError, Key, Row
+from .intake import Work
+from .settings import AnalyzerSettings
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+LARGEST_BATCH = 32
+DRAIN_TIMEOUT_S = 20.0
+HUNG_AFTER_S = 60.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Done:
+    """Analysed work on its way to the writer."""
+
+    work: Work
+    analysis: Analysis
+    analyzed_time: datetime
+
+
+class Pipeline:
+    """The analyzer's threads, running while the `with` block runs.
+
+    Leaving the block drains it: images in work are committed and acknowledged, those not begun stay with the broker.
+    A thread that fails requests the stop; leaving the block then raises what it failed with.
+    """
+
+    def __init__(self, settings: AnalyzerSettings, stop: Stop) -> None:
+        self._settings = settings
+        self._stop = stop
+        self._known = Database(settings.conninfo)
+        self._work: queue.Queue[Work | None] = queue.Queue(maxsize=4 * settings.workers)
+        self._done: queue.Queue[Done | None] = queue.Queue(maxsize=LARGEST_BATCH)
+        self._in_work: dict[Key, Work] = {}
+        self._lock = threading.Lock()
+        self._connection: Connection | None = None
+        self._failure: BaseException | None = None
+        self._troubles: dict[str, str] = {}
+        self._begun: dict[str, float] = {}
+        self._warm = threading.Semaphore(0)
+        self._workers = [self._thread(f"worker-{number}", self._analyse) for number in range(settings.workers)]
+        self._writer = self._thread("writer", self._write)
+
+    def __enter__(self) -> Self:
+        for thread in (*self._workers, self._writer):
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.request()
+        self.drain()
+        self._known.close()
+        if self._failure is not None and error is None:
+            raise self._failure
+
+    def warm_up(self) -> None:
+        """Wait until each worker has its pose model and the database has shown its table, or the stop is requested."""
+        with self._stop.calling(lambda: self._warm.release(self._settings.workers)):
+            for _ in self._workers:
+                self._warm.acquire()
+        self._retry(self._known.check)
+
+    def take(self, messages: Sequence[Message], connection: Connection) -> None:
+        """Take messages of this connection in; return when each is in work or answered, or the stop is requested."""
+        self._connection = connection
+        works = [work for work in map(self._read, messages) if work is not None and not self._join(work)]
+        rows = self._retry(lambda: self._known.rows([work.key for work in works])) if works else {}
+        if rows is None:
+            return
+        for work in works:
+            row = rows.get(work.key)
+            if row is None:
+                self._begin(work)
+            else:
+                metrics.REPEATED.labels(work.pi_id).inc()
+                self._settle(work, row)
+
+    def drain(self) -> None:
+        """Finish, commit and acknowledge the images in work; what is not begun stays with the broker."""
+        with suppress(queue.Empty):
+            while True:
+                self._work.get_nowait()
+        for _ in self._workers:
+            self._work.put(None)
+        deadline = time.monotonic() + DRAIN_TIMEOUT_S
+        for worker in self._workers:
+            worker.join(max(0.0, deadline - time.monotonic()))
+        with suppress(queue.Full):
+            self._done.put(None, timeout=max(0.0, deadline - time.monotonic()))
+        self._writer.join(max(0.0, deadline - time.monotonic()))
+        if self._writer.is_alive():
+            log.warning("stopping with images in work: the broker keeps them and sends them again")
+
+    def alive(self) -> str | None:
+        """Say which thread failed or hangs, or None."""
+        now = time.monotonic()
+        for worker, begun in tuple(self._begun.items()):
+            if now - begun > HUNG_AFTER_S:
+                return f"{worker} has been at one image for {now - begun:.0f} s"
+        return None if self._failure is None else str(self._failure)
+
+    def trouble(self) -> str | None:
+        """Say what keeps rows from being committed at the moment, or None."""
+        return "; ".join(tuple(self._troubles.values())) or None
+
+    def _read(self, message: Message) -> Work | None:
+        try:
+            return intake.read(message, received_time=datetime.now(UTC), max_bytes=self._settings.max_image_bytes)
+        except intake.ForeignTopicError as error:
+            log.warning("ignored a message: %s", error)
+            metrics.IGNORED.inc()
+            message.acknowledge()
+            return None
+
+    def _join(self, work: Work) -> bool:
+        """Let the work wait for an equal one that is in work already (True), or be the first itself (False)."""
+        with self._lock:
+            first = self._in_work.setdefault(work.key, work)
+            if first is work:
+                return False
+            first.acknowledgements.extend(work.acknowledgements)
+            return True
+
+    def _begin(self, work: Work) -> None:
+        while not self._stop.requested:
+            with suppress(queue.Full):
+                self._work.put(work, timeout=1)
+                return
+
+    def _analyse(self) -> None:
+        """What a worker does."""
+        name = threading.current_thread().name
+        with Analyst(self._settings) as analyst:
+            self._warm.release()
+            while (work := self._work.get()) is not None:
+                self._begun[name] = time.monotonic()
+                analysis = analyst.analyse(work.image) if work.problem is None else undecodable(work.problem)
+                del self._begun[name]
+                self._done.put(Done(work, analysis, datetime.now(UTC)))
+
+    def _write(self) -> None:
+        """What the writer does."""
+        database = Database(self._settings.conninfo)
+        while batch := self._next_batch():
+            self._retry(partial(self._save, batch))
+            self._retry(partial(self._commit, batch, database))
+        database.close()
+
+    def _next_batch(self) -> list[Done]:
+        """Wait for analysed work and return all there is, up to `LARGEST_BATCH`; empty at the end."""
+        batch: list[Done] = []
+        done = self._done.get()
+        with suppress(queue.Empty):
+            while done is not None:
+                batch.append(done)
+                if len(batch) == LARGEST_BATCH:
+                    return batch
+                done = self._done.get_nowait()
+            if batch:
+                self._done.put(None)  # The end comes after this batch.
+        return batch
+
+    def _save(self, batch: Sequence[Done]) -> None:
+        for done in batch:
+            work = done.work
+            if done.analysis.annotated is not None:
+                path = gallery.picture_path(
+                    self._settings.images_dir, pi_id=work.pi_id, filename=work.filename, key=work.image_id
+                )
+                gallery.save(path, done.analysis.annotated)
+
+    def _commit(self, batch: Sequence[Done], database: Database) -> None:
+        rows = {done.work.key: self._row(done) for done in batch}
+        inserted = database.insert(list(rows.values()))
+        # Another analyzer, or our own commit whose answer was lost, may have been first: confirm what stands.
+        others = database.rows(rows.keys() - inserted) if len(inserted) < len(rows) else {}
+        for done in batch:
+            row = others.get(done.work.key, rows[done.work.key])
+            if done.work.key in inserted:
+                _count(row, done.analysis)
+            self._settle(done.work, row)
+
+    def _row(self, done: Done) -> Row:
+        work, posture, inference_ms = done.work, done.analysis.posture, done.analysis.inference_ms
+        if done.analysis.problem is not None:
+            log.warning("image %s of %s: %s", work.filename or work.image_id, work.pi_id, done.analysis.problem)
+        return Row(
+            pi_id=work.pi_id,
+            image_id=work.image_id,
+            filename=work.filename,
+            captured_time=work.captured_time,
+            received_time=work.received_time,
+            analyzed_time=done.analyzed_time,
+            neck_angle=_rounded(posture.neck_angle),
+            body_angle=_rounded(posture.body_angle),
+            posture_status=posture.posture_status,
+            landmarks_detected=posture.landmarks_detected,
+            processed_by=self._settings.node,
+            stream=self._settings.stream,
+            inference_ms=_rounded(inference_ms),
+            uncertainty=_rounded(posture.uncertainty),
+            confidence=posture.confidence,
+        )
+
+    def _settle(self, work: Work, row: Row) -> None:
+        """Acknowledge everything that waits for the row, and tell whoever listens; the row is committed."""
+        with self._lock:
+            del self._in_work[work.key]
+        for acknowledge in work.acknowledgements:
+            acknowledge()
+        if self._connection is not None:
+            # Where the connection is gone the result is too: the publisher asks again and is answered from the row.
+            self._connection.publish(f"posture/results/{row.pi_id}", row.to_json()).add_done_callback(_log_refusal)
+
+    def _retry(self, action: Callable[[], T]) -> T | None:
+        """Try until the disk and the database play along; None where the stop comes first."""
+        thread = threading.current_thread().name
+        for delay in delays():
+            try:
+                result = action()
+            except (DatabaseUnavailableError, OSError) as error:
+                trouble = _explain(error)
+                if self._troubles.get(thread) != trouble:
+                    log.warning("%s; trying again until it works, no image is lost", trouble)
+                self._troubles[thread] = trouble
+            else:
+                if self._troubles.pop(thread, None) is not None:
+                    log.info("works again")
+                return result
+            if self._stop.wait(delay):
+                return None
+        raise AssertionError("delays never end")
+
+    def _thread(self, name: str, run: Callable[[], None]) -> threading.Thread:
+        def guarded() -> None:
+            try:
+                run()
+            except Exception as error:  # Whatever it is, main must learn of it and end the program.
+                if not isinstance(error, LastingError):
+                    log.exception("%s failed", name)
+                self._failure = self._failure or error
+                self._stop.request()
+
+        return threading.Thread(target=guarded, name=name, daemon=True)
+
+
+def _count(row: Row, analysis: Analysis) -> None:
+    metrics.IMAGES.labels(row.pi_id, row.posture_status).inc()
+    age = datetime.now(UTC) - (row.captured_time or row.received_time)
+    metrics.FRAME_AGE.observe(max(0.0, age.total_seconds()))
+    if analysis.inference_ms is not None:
+        metrics.INFERENCE.observe(analysis.inference_ms / 1e3)
+
+
+def _rounded(number: float | None) -> float | None:
+    return None if number is None else round(number, 2)
+
+
+def _explain(error: DatabaseUnavailableError | OSError) -> str:
+    if isinstance(error, DatabaseUnavailableError):
+        return str(error)
+    return f"cannot write {error.filename or 'the annotated picture'}: {error.strerror}"
+
+
+def _log_refusal(published: Future[bool]) -> None:
+    error = published.exception()
+    if isinstance(error, PublishRefusedError):
+        log.warning("result message: %s; check the broker's access list", error)

@@ -1,0 +1,80 @@
+"""The running analyzer: warm up, own the stream's session at the broker, take what comes, drain."""
+
+import logging
+
+from posture_common.mqtt import Broker, Connection, ConnectionLostError, broker_version
+from posture_common.service import Stop, delays, status_server
+
+from . import metrics
+from .pipeline import LARGEST_BATCH, Pipeline
+from .settings import AnalyzerSettings
+
+log = logging.getLogger(__name__)
+
+SESSION_EXPIRY_S = 30 * 24 * 3600
+FIRST_WITH_FLOW_CONTROL = (2, 0, 13)
+"""Older mosquittos forget the receive maximum as soon as acknowledgements flow, unless it is 1."""
+
+
+class Analyzer:
+    """An analyzer of one stream."""
+
+    def __init__(self, settings: AnalyzerSettings, stop: Stop) -> None:
+        self._settings = settings
+        self._stop = stop
+        self._broker = Broker.of(settings)
+        self._pipeline = Pipeline(settings, stop)
+        self._not_ready: str | None = "warming up"
+
+    def run(self) -> None:
+        """Analyse the stream's images until the stop is requested.
+
+        Raises:
+            LastingError: only a person can help: a refused password, a missing table, a port in use.
+        """
+        settings, stop, pipeline = self._settings, self._stop, self._pipeline
+        with (
+            status_server(settings.http_host, settings.http_port, alive=pipeline.alive, ready=self._ready),
+            pipeline,
+        ):
+            pipeline.warm_up()
+            waits = delays()
+            while not stop.requested:
+                try:
+                    with self._stream() as connection, stop.calling(connection.interrupt):
+                        waits = delays()
+                        self._serve(connection)
+                except ConnectionLostError as error:
+                    self._not_ready = str(error)
+                    log.warning("%s; trying again, the broker keeps the stream's images", error)
+                    stop.wait(next(waits))
+
+    def _stream(self) -> Connection:
+        """Return a connection to the stream's session; whoever holds it owns the stream."""
+        stream = self._settings.stream
+        version = broker_version(self._broker, client_id=f"posture-version-{stream}")
+        old = version is not None and version < FIRST_WITH_FLOW_CONTROL
+        if old:
+            log.warning("mosquitto older than 2.0.13 cannot limit what it sends: one image at a time")
+        return Connection(
+            self._broker,
+            client_id=f"posture-stream-{stream}",
+            topics=[self._settings.topic],
+            session_expiry_s=SESSION_EXPIRY_S,
+            receive_maximum=1 if old else 4 * self._settings.workers,
+        )
+
+    def _serve(self, connection: Connection) -> None:
+        log.info("stream %s: taking images from %s on %s", self._settings.stream, self._settings.topic, self._broker)
+        self._not_ready = None
+        metrics.READY.set(1)
+        try:
+            for messages in connection.batches(LARGEST_BATCH):
+                self._pipeline.take(messages, connection)
+            self._not_ready = "stopping"
+            self._pipeline.drain()
+        finally:
+            metrics.READY.set(0)
+
+    def _ready(self) -> str | None:
+        return self._not_ready or self._pipeline.trouble()

@@ -1,0 +1,122 @@
+"""The analyzer's settings; docs/analyzer.md lists them for users."""
+
+import re
+import socket
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self
+
+import psycopg
+from posture_common.settings import EnvironmentSettings, Settings
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+ANY_PI = "all"
+PI_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
+Degrees = Annotated[float, Field(gt=0, lt=180)]
+
+
+class AnalysisSettings(EnvironmentSettings):
+    """How a picture is analysed."""
+
+    model: Literal["full", "lite", "heavy"] = "full"
+    model_file: Path | None = None
+    passes: Annotated[int, Field(ge=1, le=2)] = 2
+    neck_threshold: Degrees = 40.0
+    body_threshold: Degrees = 10.0
+    max_image_bytes: Annotated[int, Field(gt=0)] = 20 * 2**20
+    max_pixels: Annotated[int, Field(gt=0)] = 50_000_000
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 85
+
+    @model_validator(mode="after")
+    def _model_has_its_file(self) -> Self:
+        if self.model != "full" and self.model_file is None:
+            raise ValueError(
+                f"POSTURE_MODEL is {self.model}, so POSTURE_MODEL_FILE must name its .task file; "
+                "only the full model comes with the program"
+            )
+        return self
+
+
+class AnalyzerSettings(AnalysisSettings, Settings):
+    """Everything the running analyzer needs."""
+
+    foreign_names: ClassVar = {
+        "SUPABASE_HOST": "supabase_host",
+        "SUPABASE_PORT": "supabase_port",
+        "SUPABASE_DB": "supabase_db",
+        "SUPABASE_USER": "supabase_user",
+        "SUPABASE_PASSWORD": "supabase_password",
+        "SUPABASE_SSL": "supabase_ssl",
+    }
+
+    stream: str
+    node: str = Field(default_factory=socket.gethostname)
+    workers: Annotated[int, Field(ge=1, le=64)] = 2
+    images_dir: Path = Path("/var/lib/posture/images")
+    http_port: int = 9310
+
+    database_url: SecretStr | None = None
+    database_ca_file: Path | None = None
+    supabase_host: str | None = None
+    supabase_port: int = 5432
+    supabase_db: str = "postgres"
+    supabase_user: str = "postgres"
+    supabase_password: SecretStr | None = None
+    supabase_ssl: str = "prefer"
+
+    @field_validator("stream")
+    @classmethod
+    def _stream_is_a_pi(cls, stream: str) -> str:
+        if stream != ANY_PI and (not PI_ID.fullmatch(stream) or stream.startswith("posture-")):
+            raise ValueError(
+                f"{stream!r} is neither 'all' nor a Pi's id: a-z, 0-9 and '-', at most 40, not starting with 'posture-'"
+            )
+        return stream
+
+    @field_validator("database_url")
+    @classmethod
+    def _url_is_readable(cls, url: SecretStr | None) -> SecretStr | None:
+        try:
+            conninfo_to_dict(url.get_secret_value() if url else "")
+        except psycopg.ProgrammingError:
+            # libpq's own message quotes from the URL, and the password stands in it.
+            raise ValueError("not of the form postgresql://user:password@host:port/database") from None
+        return url
+
+    @field_validator("supabase_ssl")
+    @classmethod
+    def _ssl_is_a_mode(cls, mode: str) -> str:
+        words = {"true": "require", "false": "disable"}
+        modes = {"disable", "allow", "prefer", "require", "verify-ca", "verify-full"}
+        mode = words.get(mode.lower(), mode)
+        if mode not in modes:
+            raise ValueError(f"{mode!r} is none of {', '.join(sorted(modes))}, true, false")
+        return mode
+
+    @model_validator(mode="after")
+    def _one_database(self) -> Self:
+        if (self.database_url is None) == (self.supabase_host is None):
+            raise ValueError("the database is not clear: set either POSTURE_DATABASE_URL or SUPABASE_HOST")
+        return self
+
+    @property
+    def topic(self) -> str:
+        """The stream's MQTT topic filter."""
+        return "images/+" if self.stream == ANY_PI else f"images/{self.stream}"
+
+    @property
+    def conninfo(self) -> str:
+        """The database as libpq takes it; holds the password."""
+        ca_file = {} if self.database_ca_file is None else {"sslrootcert": str(self.database_ca_file)}
+        if self.database_url is not None:
+            return make_conninfo(self.database_url.get_secret_value(), **ca_file)
+        password = self.supabase_password
+        return make_conninfo(
+            host=self.supabase_host,
+            port=self.supabase_port,
+            dbname=self.supabase_db,
+            user=self.supabase_user,
+            password=None if password is None else password.get_secret_value(),
+            sslmode=self.supabase_ssl,
+            **ca_file,
+        )

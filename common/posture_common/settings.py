@@ -1,0 +1,87 @@
+"""Settings from the environment: typed, checked once at the start, secrets also from files.
+
+Each program subclasses `Settings`; a field `mqtt_host` is read from `POSTURE_MQTT_HOST`. A field of type `SecretStr`
+may instead be given as a file: `POSTURE_MQTT_PASSWORD_FILE=/run/secrets/mqtt`.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+PREFIX = "POSTURE_"
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class SettingsError(Exception):
+    """A setting is missing or wrong; the message names it, says why and what is expected."""
+
+
+class EnvironmentSettings(BaseModel):
+    """Fields that are read from environment variables."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    foreign_names: ClassVar[Mapping[str, str]] = {}
+    """Environment variables without our prefix: name -> field."""
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        """Read the settings, or raise `SettingsError` with one line for each thing that is wrong, joined by '; '."""
+        names = {**{PREFIX + field.upper(): field for field in cls.model_fields}, **cls.foreign_names}
+        values = {}
+        for name, field in names.items():
+            value = _value(environ, name, secret=_is_secret(cls, field))
+            if value is not None:
+                values[field] = value
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise SettingsError(_explain(error, names)) from None
+
+
+class Settings(EnvironmentSettings):
+    """What every service of posture.edge needs to know."""
+
+    mqtt_host: str = "localhost"
+    mqtt_port: Port = 1883
+    mqtt_user: str | None = None
+    mqtt_password: SecretStr | None = None
+    mqtt_ca_file: Path | None = None
+    http_host: str = "127.0.0.1"
+    http_port: Port
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+def _is_secret(settings: type[EnvironmentSettings], field: str) -> bool:
+    return "SecretStr" in str(settings.model_fields[field].annotation)
+
+
+def _value(environ: Mapping[str, str], name: str, *, secret: bool) -> str | None:
+    """The variable's value; None when it is unset or empty, as `docker compose` and Kubernetes leave optional ones."""
+    value = environ.get(name) or None
+    path = environ.get(f"{name}_FILE") if secret else None
+    if not path:
+        return value
+    if value is not None:
+        raise SettingsError(f"{name} and {name}_FILE are both set; set one of them")
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise SettingsError(
+            f"{name}_FILE: cannot read {path}: {error.strerror}; create it or correct the path"
+        ) from None
+
+
+def _explain(error: ValidationError, names: Mapping[str, str]) -> str:
+    by_field = {field: name for name, field in names.items()}
+    lines = []
+    for detail in error.errors(include_url=False, include_input=False):
+        message = detail["msg"].removeprefix("Value error, ")
+        if not detail["loc"]:
+            lines.append(message)
+            continue
+        name = by_field[str(detail["loc"][0])]
+        lines.append(f"{name} is not set" if detail["type"] == "missing" else f"{name}: {message}")
+    return "; ".join(lines)
