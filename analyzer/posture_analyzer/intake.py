@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 
 _TOPIC = re.compile(r"images/([A-Za-z0-9_-]{1,64})")
 _LONGEST_FILENAME = 255
+_PLAUSIBLE_YEARS = (1970, 2999)
+"""Beyond them, some part between here and the dashboard cannot hold the time."""
 
 
 class ForeignTopicError(ValueError):
@@ -79,6 +81,8 @@ def _captured_time(properties: Mapping[str, str]) -> datetime | None:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
+        moment = None
+    if moment is None or moment.year not in _PLAUSIBLE_YEARS:
         log.warning("captured_at %r is not an RFC 3339 time; the row goes without it", text[:40])
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -39,6 +39,10 @@ DRAIN_TIMEOUT_S = 20.0
 HUNG_AFTER_S = 60.0
 
 
+class StoppedError(Exception):
+    """The stop was requested before the disk or the database worked again."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Done:
     """Analysed work on its way to the writer."""
@@ -90,22 +94,22 @@ class Pipeline:
         with self._stop.calling(lambda: self._warm.release(self._settings.workers)):
             for _ in self._workers:
                 self._warm.acquire()
-        self._retry(self._known.check)
+        with suppress(StoppedError):
+            self._retry(self._known.check)
 
     def take(self, messages: Sequence[Message], connection: Connection) -> None:
         """Take messages of this connection in; return when each is in work or answered, or the stop is requested."""
         self._connection = connection
         works = [work for work in map(self._read, messages) if work is not None and not self._join(work)]
-        rows = self._retry(lambda: self._known.rows([work.key for work in works])) if works else {}
-        if rows is None:
-            return
-        for work in works:
-            row = rows.get(work.key)
-            if row is None:
-                self._begin(work)
-            else:
-                metrics.REPEATED.labels(work.pi_id).inc()
-                self._settle(work, row)
+        with suppress(StoppedError):
+            rows = self._retry(lambda: self._known.rows([work.key for work in works])) if works else {}
+            for work in works:
+                row = rows.get(work.key)
+                if row is None:
+                    self._begin(work)
+                else:
+                    metrics.REPEATED.labels(work.pi_id).inc()
+                    self._settle(work, row)
 
     def drain(self) -> None:
         """Finish, commit and acknowledge the images in work; what is not begun stays with the broker."""
@@ -174,8 +178,9 @@ class Pipeline:
         """What the writer does."""
         database = Database(self._settings.conninfo)
         while batch := self._next_batch():
-            self._retry(partial(self._save, batch))
-            self._retry(partial(self._commit, batch, database))
+            with suppress(StoppedError):
+                self._retry(partial(self._save, batch))
+                self._retry(partial(self._commit, batch, database))
         database.close()
 
     def _next_batch(self) -> list[Done]:
@@ -244,8 +249,8 @@ class Pipeline:
             # Where the connection is gone the result is too: the publisher asks again and is answered from the row.
             self._connection.publish(f"posture/results/{row.pi_id}", row.to_json()).add_done_callback(_log_refusal)
 
-    def _retry(self, action: Callable[[], T]) -> T | None:
-        """Try until the disk and the database play along; None where the stop comes first."""
+    def _retry(self, action: Callable[[], T]) -> T:
+        """Try until the disk and the database play along; raise `StoppedError` where the stop comes first."""
         thread = threading.current_thread().name
         for delay in delays():
             try:
@@ -260,8 +265,8 @@ class Pipeline:
                     log.info("works again")
                 return result
             if self._stop.wait(delay):
-                return None
-        raise AssertionError("delays never end")
+                break
+        raise StoppedError
 
     def _thread(self, name: str, run: Callable[[], None]) -> threading.Thread:
         def guarded() -> None:

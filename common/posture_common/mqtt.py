@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -82,6 +82,20 @@ class Message:
     """Tell the broker to forget the message; does nothing once its connection is gone."""
 
 
+class _Client(Client):
+    """paho's client, whose thread would end without a word where the broker sends what paho cannot read."""
+
+    def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:
+        try:
+            return super().loop_forever(timeout, retry_first_connection)
+        except Exception as error:  # paho names no class for it
+            log.exception("what the broker sent cannot be read")
+            self.on_stumble(error)
+            return MQTTErrorCode.MQTT_ERR_PROTOCOL
+
+    on_stumble: Callable[[Exception], None]
+
+
 class Connection:
     """A connection to the broker, open while its `with` block runs.
 
@@ -123,7 +137,7 @@ class Connection:
         self.largest_packet: int | None = None
         """The largest packet in bytes that the broker takes, where it says so: a larger one ends the connection."""
 
-        client = Client(
+        client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
             protocol=MQTTProtocolVersion.MQTTv5,
@@ -137,6 +151,7 @@ class Connection:
         client.on_message = self._on_message
         client.on_publish = self._on_publish
         client.on_disconnect = self._on_disconnect
+        client.on_stumble = lambda error: self._end(f"its message cannot be read: {error!r}")
         self._client = client
 
     def __enter__(self) -> Self:
@@ -286,7 +301,10 @@ class Connection:
         reason: ReasonCode,
         _properties: Properties | None,
     ) -> None:
-        self._lost = f"connection lost: {reason}"
+        self._end(f"connection lost: {reason}")
+
+    def _end(self, reason: str) -> None:
+        self._lost = reason
         with self._lock:
             self._down.set()
             unanswered = [future for future in self._published.values() if not future.done()]

@@ -86,9 +86,11 @@ def stop_on_signals() -> Stop:
     """Return a `Stop` that SIGTERM and SIGINT request; a second signal ends the process at once.
 
     Call it before the first thread starts: the signals are blocked for every thread and awaited by one of their own,
-    so that no lock can be held where they are handled.
+    so that no lock can be held where they are handled. A thread that dies of an exception ends the process too: with
+    one missing it would look alive and do nothing, and whoever supervises it starts it anew.
     """
     stop = Stop()
+    threading.excepthook = _end_process
     signals = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
 
@@ -100,6 +102,11 @@ def stop_on_signals() -> Stop:
 
     threading.Thread(target=watch, name="signals", daemon=True).start()
     return stop
+
+
+def _end_process(death: threading.ExceptHookArgs) -> None:
+    log.critical("thread %s died", death.thread and death.thread.name, exc_info=death.exc_value)
+    os._exit(1)
 
 
 class _Server(ThreadingMixIn, WSGIServer):

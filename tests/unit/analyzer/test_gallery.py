@@ -1,0 +1,98 @@
+"""Names of annotated pictures, and how they are written."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from posture_analyzer import gallery
+
+IMAGES = Path("/var/lib/posture/images")
+LONGEST_NAME = 255
+
+
+def path_of(filename: str | None, *, key: str = "key", pi_id: str = "pi1", images_dir: Path = IMAGES) -> Path:
+    return gallery.picture_path(images_dir, pi_id=pi_id, filename=filename, key=key)
+
+
+@pytest.mark.parametrize(
+    ("filename", "stem"),
+    [
+        ("camera.jpg", "camera"),
+        ("2026-01-02T03:04:05.678.jpeg", "2026-01-02T03_04_05.678"),
+        ("shot", "shot"),
+        ("my photo (1).png", "my_photo_1"),
+        ("C:\\Users\\me\\shot.jpg", "shot"),
+        ("/home/pi/shot.jpg", "shot"),
+        ("../../etc/passwd", "passwd"),
+        ("..", "image"),
+        ("...", "image"),
+        (".hidden.jpg", "hidden"),
+        ("/", "image"),
+        ("", "image"),
+        (None, "image"),
+        ("Küche.jpg", "K_che"),
+        ("摄像头.jpg", "image"),
+        ("a\0b\n.jpg", "a_b"),
+        ("x" * 300 + ".jpg", "x" * 100),
+    ],
+)
+def test_the_name_keeps_what_is_harmless_of_the_publishers(filename: str | None, stem: str) -> None:
+    # The first 12 hex digits of sha256("key").
+    assert path_of(filename) == IMAGES / "analyzed_images_from_pi1" / f"{stem}-2c70e12b7a06.jpg"
+
+
+@given(st.text())
+@example("../../../etc/cron.d/x")
+@example("..\\..\\x")
+@example("\0/..")
+@example("a/../../b")
+@example("\u2025/\u2216..")
+def test_no_filename_leads_out_of_the_pis_directory(filename: str) -> None:
+    path = path_of(filename)
+    assert Path(os.path.normpath(path)) == path
+    assert path.parent == IMAGES / "analyzed_images_from_pi1"
+    assert len(f".{path.name}.part".encode()) <= LONGEST_NAME
+    assert path.name.isascii()
+    assert not path.name.startswith((".", "-jpg"))
+
+
+@given(st.text(), st.text(min_size=1), st.text(min_size=1))
+def test_each_key_has_a_picture_of_its_own(filename: str, one: str, other: str) -> None:
+    assert (path_of(filename, key=one) == path_of(filename, key=other)) == (one == other)
+
+
+def test_a_picture_is_written_whole_and_nothing_else(tmp_path: Path) -> None:
+    path = path_of("shot.jpg", images_dir=tmp_path)
+    for content in (b"first, longer", b"second"):
+        gallery.save(path, content)
+        assert path.read_bytes() == content
+        assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_leftover_of_a_crash_is_overwritten(tmp_path: Path) -> None:
+    path = path_of("shot.jpg", images_dir=tmp_path)
+    path.parent.mkdir()
+    path.with_name(f".{path.name}.part").write_bytes(b"half a picture, then the power went")
+    gallery.save(path, b"whole")
+    assert path.read_bytes() == b"whole"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    path = path_of("shot.jpg", images_dir=tmp_path)
+    gallery.save(path, b"old")
+    monkeypatch.setattr(os, "fdatasync", full)
+    with pytest.raises(OSError, match="No space left"):
+        gallery.save(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_missing_images_directory_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        gallery.save(path_of("shot.jpg", images_dir=tmp_path / "not mounted"), b"picture")

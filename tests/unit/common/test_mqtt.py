@@ -1,0 +1,196 @@
+"""The MQTT connection against peers that a broker would never be; a real broker is for tests/integration."""
+
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from posture_common import mqtt
+from posture_common.mqtt import Broker, Connection, ConnectionLostError
+from posture_common.service import LastingError
+
+CONNACK = bytes.fromhex("20 03 00 00 00")
+SUBACK = bytes.fromhex("90 04 00 01 00 01")
+PUBLISH = bytes.fromhex("32 0c 00 06") + b"images" + bytes.fromhex("00 07 00") + b"x"
+
+
+def refusing(code: int) -> bytes:
+    return bytes([0x20, 3, 0, code, 0])
+
+
+@contextmanager
+def peer(serve: Callable[[socket.socket], None]) -> Iterator[Broker]:
+    """A peer on a free port that serves one connection."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def run() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.settimeout(10)
+                serve(connection)
+                while connection.recv(4096):
+                    pass
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        yield Broker(host="127.0.0.1", port=server.getsockname()[1], user="me", password="s3cret")
+        thread.join(10)
+        assert not thread.is_alive(), "the connection was not closed"
+
+
+def answering(*answers: bytes) -> Callable[[socket.socket], None]:
+    """Answer each packet that comes with the next of these."""
+
+    def serve(connection: socket.socket) -> None:
+        for answer in answers:
+            connection.recv(4096)
+            connection.sendall(answer)
+
+    return serve
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mqtt, "CONNECT_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(mqtt, "CLOSE_TIMEOUT_S", 1.0)
+
+
+def connection(broker: Broker, **options: object) -> Connection:
+    return Connection(broker, client_id="posture-test", **options)  # type: ignore[arg-type]  # names as they are
+
+
+def test_a_broker_is_named_without_its_password() -> None:
+    broker = Broker(host="nuc", port=1883, user="me", password="s3cret")
+    assert str(broker) == "broker nuc:1883"
+    assert "s3cret" not in repr(broker)
+
+
+def test_nobody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with (
+        pytest.raises(ConnectionLostError, match=rf"cannot reach broker 127\.0\.0\.1:{port}: .*refused"),
+        connection(Broker(host="127.0.0.1", port=port)),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("serve", "words"),
+    [
+        (lambda _connection: None, "did not answer within 1 s"),
+        (answering(CONNACK), "did not answer within 1 s"),
+        (lambda connection: connection.shutdown(socket.SHUT_RDWR), "connection lost|did not answer"),
+        (answering(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "."),
+        (answering(refusing(0x89)), "refuses the connection: Server busy"),
+    ],
+    ids=["silent", "no subscription", "hangs up", "speaks HTTP", "busy"],
+)
+@pytest.mark.timeout(20)
+def test_a_peer_that_is_no_broker_is_a_lost_connection(
+    serve: Callable[[socket.socket], None], words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL)
+    with peer(serve) as broker, pytest.raises(ConnectionLostError, match=words), connection(broker, topics=["images"]):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"), [(0x86, "Bad user name or password"), (0x87, "Not authorized"), (0x85, "Client identifier")]
+)
+def test_a_refusal_for_good_names_the_user_and_not_the_password(code: int, reason: str) -> None:
+    with (
+        peer(answering(refusing(code))) as broker,
+        pytest.raises(LastingError, match=f"refuses user 'me': {reason}") as error,
+        connection(broker),
+    ):
+        pass
+    assert "s3cret" not in str(error.value)
+
+
+def test_a_certificate_file_that_is_none_is_named(tmp_path: Path) -> None:
+    for path in (tmp_path / "missing.pem", tmp_path / "empty.pem"):
+        if path.name == "empty.pem":
+            path.write_text("no certificate", encoding="ascii")
+        with (
+            pytest.raises(LastingError, match=rf"cannot use .*{path.name} as certificate authority"),
+            connection(Broker(host="127.0.0.1", port=1, ca_file=path)),
+        ):
+            pass
+
+
+@pytest.mark.timeout(20)
+def test_messages_are_iterated_until_the_interruption() -> None:
+    with peer(answering(CONNACK, SUBACK + 3 * PUBLISH)) as broker, connection(broker, topics=["images"]) as open_one:
+        taken = []
+        for batch in open_one.batches(2):
+            assert len(batch) <= 2
+            taken += batch
+            if len(taken) == 3:
+                open_one.interrupt()
+        assert [(message.topic, message.payload, message.properties) for message in taken] == 3 * [("images", b"x", {})]
+        assert not open_one.lost
+
+
+@pytest.mark.timeout(20)
+def test_a_lost_connection_is_an_exception_after_what_came() -> None:
+    def serve(connection: socket.socket) -> None:
+        answering(CONNACK, SUBACK + PUBLISH)(connection)
+        connection.shutdown(socket.SHUT_RDWR)
+
+    with peer(serve) as broker, connection(broker, topics=["images"]) as open_one:
+        batches = open_one.batches(10)
+        taken = next(batches)
+        with pytest.raises(ConnectionLostError, match="connection lost"):
+            next(batches)
+        assert open_one.lost
+        assert len(taken) == 1
+        taken[0].acknowledge()
+        with pytest.raises(ConnectionLostError):
+            open_one.publish("posture/results/pi1", b"{}").result(timeout=5)
+
+
+@pytest.mark.timeout(20)
+def test_a_message_in_flight_fails_with_its_connection() -> None:
+    def serve(connection: socket.socket) -> None:
+        answering(CONNACK)(connection)
+        connection.recv(4096)
+        connection.shutdown(socket.SHUT_RDWR)
+
+    with peer(serve) as broker, connection(broker) as open_one:
+        published = open_one.publish("posture/results/pi1", b"{}")
+        with pytest.raises(ConnectionLostError, match="connection lost"):
+            published.result(timeout=10)
+
+
+@pytest.mark.parametrize(("reason", "taken"), [("00", True), ("10", False)])
+@pytest.mark.timeout(20)
+def test_an_answer_says_whether_somebody_listens(reason: str, taken: bool) -> None:
+    with (
+        peer(answering(CONNACK, bytes.fromhex(f"40 04 00 01 {reason} 00"))) as broker,
+        connection(broker) as open_one,
+    ):
+        assert open_one.publish("posture/results/pi1", b"{}").result(timeout=10) is taken
+
+
+@pytest.mark.timeout(20)
+def test_a_refused_message_carries_the_brokers_reason() -> None:
+    with peer(answering(CONNACK, bytes.fromhex("40 04 00 01 97 00"))) as broker, connection(broker) as open_one:
+        error = open_one.publish("posture/results/pi1", b"{}").exception(timeout=10)
+        assert isinstance(error, mqtt.PublishRefusedError)
+        assert error.code == 0x97
+
+
+@pytest.mark.timeout(20)
+def test_nonsense_in_the_middle_is_a_lost_connection(caplog: pytest.LogCaptureFixture) -> None:
+    broken_utf8 = PUBLISH.replace(b"images", b"\xff\xfe\xfd\xfc\xfb\xfa")
+    caplog.set_level(logging.CRITICAL)
+    with (
+        peer(answering(CONNACK, SUBACK + broken_utf8)) as broker,
+        connection(broker, topics=["images"]) as open_one,
+        pytest.raises(ConnectionLostError),
+    ):
+        next(open_one.batches(10))
