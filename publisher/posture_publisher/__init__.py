@@ -1,0 +1,1 @@
+"""posture-publisher: takes pictures on a Pi, keeps each on disk, and publishes it until its row is committed."""

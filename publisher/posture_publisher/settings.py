@@ -1,0 +1,44 @@
+"""What posture-publisher is told by its environment."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from posture_common.settings import Port, Settings
+from pydantic import AfterValidator, Field
+
+_PI_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
+_CAMERA = re.compile(r"picamera2|v4l2:/.+|directory:/.+")
+
+
+def _pi_id(value: str) -> str:
+    if not _PI_ID.fullmatch(value) or value == "all" or value.startswith("posture-"):
+        raise ValueError(
+            "a Pi's id is 1 to 40 lower-case letters, digits and inner hyphens; not 'all', not starting with 'posture-'"
+        )
+    return value
+
+
+def _camera(value: str) -> str:
+    if not _CAMERA.fullmatch(value):
+        raise ValueError("expected picamera2, v4l2:/dev/video0 or directory:/path/of/pictures (absolute paths)")
+    return value
+
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class PublisherSettings(Settings):
+    """The publisher's settings; times in seconds, sizes in bytes."""
+
+    http_port: Port = 9320
+    pi_id: Annotated[str, AfterValidator(_pi_id)]
+    camera: Annotated[str, AfterValidator(_camera)]
+    interval: Seconds = 1.0
+    encoding: Literal["base64", "raw"] = "base64"
+    spool_dir: Path = Path("/var/lib/posture/spool")
+    spool_max_bytes: Annotated[int, Field(ge=1)] = 1024**3
+    window: Annotated[int, Field(ge=1)] = 100
+    replay_rounds: Annotated[int, Field(ge=0)] = 1
+    confirm_timeout: Seconds = 600.0
+    reconnect_timeout: Seconds = 30.0

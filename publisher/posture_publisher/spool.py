@@ -1,0 +1,261 @@
+"""The images that are not yet known to be committed: one file each, safe from a crash and from a power cut.
+
+    <directory>/000000000042-<image_id>.image    a line of JSON about the image, then its bytes
+    <directory>/000000000043-<image_id>.part     being written; swept at the next start
+    <directory>/sequence                         the last number given; only a hint, the files themselves count too
+    <directory>/lock                             held while a publisher uses the directory
+
+Other files are left alone. An image is written, flushed to the disk, renamed, and the directory flushed, before `put`
+returns: a name that ends in .image is a complete file. Length and checksum are looked at again when it is read, for
+disks that promise and do not keep.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import re
+import threading
+import zlib
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from posture_common.service import LastingError
+
+_NAME = re.compile(r"(\d{12})-([0-9a-f-]{36})\.image")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """An encoded image as it was taken, named by a UUID."""
+
+    image_id: str
+    captured_at: datetime
+    filename: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A spooled image: `seq` is its place among this Pi's images, `size` its file's, `since` when it was written
+    (seconds of the wall clock)."""
+
+    seq: int
+    image_id: str
+    size: int
+    since: float
+
+    @property
+    def name(self) -> str:
+        """The name of its file."""
+        return f"{self.seq:012d}-{self.image_id}.image"
+
+
+class SpoolFullError(Exception):
+    """The image does not fit beside what is spooled."""
+
+
+class DamagedError(Exception):
+    """The file of a spooled image is not what was written."""
+
+
+class Spool:
+    """The spool of one publisher, open while its `with` block runs. Thread-safe.
+
+    Args:
+        directory: made if it is missing.
+        max_bytes: bound of the sum of all image files.
+
+    Raises:
+        LastingError: the directory cannot be used, or another publisher uses it.
+        OSError: the disk is full.
+    """
+
+    def __init__(self, directory: Path, *, max_bytes: int) -> None:
+        self._directory = directory
+        self._max_bytes = max_bytes
+        self._entries: dict[str, Entry] = {}  # oldest first
+        self._bytes = 0
+        self._last_seq = 0
+        self._lock = threading.Lock()
+        self._resources = ExitStack()
+
+    def __enter__(self) -> Self:
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._directory_fd = self._open("", os.O_RDONLY | os.O_DIRECTORY)
+            self._hold_lock()
+            self._sequence_fd = self._open("sequence", os.O_RDWR | os.O_CREAT)
+            self._list()
+        except OSError as error:
+            self._resources.close()
+            if is_full_disk(error):
+                raise
+            raise LastingError(
+                f"cannot use the spool directory {self._directory}: {error.strerror}; "
+                f"let user {os.geteuid()} write there or set POSTURE_SPOOL_DIR"
+            ) from None
+        except LastingError:
+            self._resources.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._resources.close()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def bytes(self) -> int:
+        """The size of all image files together."""
+        return self._bytes
+
+    def entries(self) -> list[Entry]:
+        """Return all images, oldest first."""
+        with self._lock:
+            return list(self._entries.values())
+
+    def oldest(self) -> Entry | None:
+        """Return the image that has been here longest."""
+        with self._lock:
+            return next(iter(self._entries.values()), None)
+
+    def put(self, picture: Picture) -> Entry:
+        """Write the image to the disk; when this returns, it survives a power cut. One that is here already stays.
+
+        Raises:
+            SpoolFullError: it does not fit; nothing was changed.
+            OSError: it could not be written; nothing was changed.
+        """
+        header = {
+            "image_id": picture.image_id,
+            "captured_at": picture.captured_at.isoformat(),
+            "filename": picture.filename,
+            "size": len(picture.data),
+            "crc32": zlib.crc32(picture.data),
+        }
+        line = json.dumps(header).encode() + b"\n"
+        size = len(line) + len(picture.data)
+        with self._lock:
+            known = self._entries.get(picture.image_id)
+            if known is not None:
+                return known
+            if self._bytes + size > self._max_bytes:
+                raise SpoolFullError(
+                    f"the spool {self._directory} holds {len(self._entries)} images, {self._bytes} of "
+                    f"{self._max_bytes} bytes (POSTURE_SPOOL_MAX_BYTES)"
+                )
+            seq = self._last_seq + 1
+        # Written without the lock: a slow disk must not keep confirmed images from being freed. One thread puts.
+        path = self._directory / f"{seq:012d}-{picture.image_id}.image"
+        part = path.with_suffix(".part")
+        try:
+            _write_durably(part, line, picture.data)
+            part.rename(path)
+            os.fsync(self._directory_fd)
+            since = path.stat().st_mtime
+        except OSError:
+            for leftover in (part, path):
+                with suppress(OSError):
+                    leftover.unlink(missing_ok=True)
+            raise
+        entry = Entry(seq=seq, image_id=picture.image_id, size=size, since=since)
+        with self._lock:
+            self._last_seq = seq
+            self._keep(entry)
+        with suppress(OSError):
+            os.pwrite(self._sequence_fd, f"{seq:012d}\n".encode(), 0)
+        return entry
+
+    def read(self, entry: Entry) -> Picture:
+        """Return the image.
+
+        Raises:
+            FileNotFoundError: it was removed meanwhile.
+            DamagedError: it is not what was written.
+            OSError: the disk does not give it.
+        """
+        content = (self._directory / entry.name).read_bytes()
+        line, _, data = content.partition(b"\n")
+        try:
+            header = json.loads(line)
+            if len(data) != header["size"] or zlib.crc32(data) != header["crc32"]:
+                raise DamagedError(f"{self._directory / entry.name}: its bytes are not those that were written")
+            return Picture(
+                image_id=entry.image_id,
+                captured_at=datetime.fromisoformat(header["captured_at"]),
+                filename=header["filename"],
+                data=data,
+            )
+        except (ValueError, KeyError, TypeError):
+            raise DamagedError(f"{self._directory / entry.name}: its first line is not what was written") from None
+
+    def remove(self, image_id: str) -> bool:
+        """Free an image; return whether it was there. After a power cut it may be back: it is then sent once more.
+
+        Raises:
+            OSError: the file cannot be removed; the image stays.
+        """
+        with self._lock:
+            entry = self._entries.get(image_id)
+            if entry is None:
+                return False
+            (self._directory / entry.name).unlink(missing_ok=True)
+            del self._entries[image_id]
+            self._bytes -= entry.size
+            return True
+
+    def _keep(self, entry: Entry) -> None:
+        self._entries[entry.image_id] = entry
+        self._bytes += entry.size
+
+    def _open(self, name: str, flags: int) -> int:
+        fd = os.open(self._directory / name, flags, 0o600)
+        self._resources.callback(os.close, fd)
+        return fd
+
+    def _hold_lock(self) -> None:
+        fd = self._open("lock", os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LastingError(
+                f"another posture-publisher uses the spool directory {self._directory}; "
+                "stop it or set POSTURE_SPOOL_DIR"
+            ) from None
+
+    def _list(self) -> None:
+        found = []
+        with os.scandir(self._directory) as files:
+            for file in files:
+                if file.name.endswith(".part"):
+                    Path(file.path).unlink()
+                elif match := _NAME.fullmatch(file.name):
+                    status = file.stat()
+                    entry = Entry(seq=int(match[1]), image_id=match[2], size=status.st_size, since=status.st_mtime)
+                    found.append(entry)
+        for entry in sorted(found, key=lambda entry: entry.seq):
+            self._keep(entry)
+        text = os.pread(self._sequence_fd, 12, 0)
+        hint = int(text) if text.isdigit() else 0
+        self._last_seq = max([hint, *(entry.seq for entry in found)])
+
+
+def _write_durably(path: Path, *parts: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.writelines(parts)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def is_full_disk(error: OSError) -> bool:
+    """Whether the error says that the disk or the user's share of it is full."""
+    return error.errno in {errno.ENOSPC, errno.EDQUOT}

@@ -1,0 +1,267 @@
+import errno
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from posture_common.service import LastingError
+from posture_publisher.spool import DamagedError, Picture, Spool, SpoolFullError
+
+NOW = datetime(2026, 5, 4, 3, 2, 1, 500000, tzinfo=UTC)
+
+
+def picture(data: bytes = b"bytes of a picture", *, filename: str = "camera.jpg") -> Picture:
+    return Picture(image_id=str(uuid.uuid4()), captured_at=NOW, filename=filename, data=data)
+
+
+@contextmanager
+def spool_in(directory: Path, *, max_bytes: int = 10**6) -> Iterator[Spool]:
+    with Spool(directory, max_bytes=max_bytes) as spool:
+        yield spool
+
+
+def images_in(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.glob("*.image"))
+
+
+@given(data=st.binary(max_size=3000), filename=st.text(st.characters(exclude_categories=["Cs"]), max_size=50))
+def test_a_picture_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFactory, data: bytes, filename: str) -> None:
+    directory = tmp_path_factory.mktemp("spool")
+    taken = picture(data, filename=filename)
+    with spool_in(directory) as spool:
+        entry = spool.put(taken)
+        assert spool.read(entry) == taken
+    with spool_in(directory) as spool:
+        assert spool.entries() == [entry]
+        assert spool.read(entry) == taken
+
+
+def test_it_counts_images_and_bytes_over_put_remove_and_restart(tmp_path: Path) -> None:
+    with spool_in(tmp_path) as spool:
+        entries = [spool.put(picture(b"x" * size)) for size in (10, 200, 3000)]
+        assert spool.remove(entries[1].image_id)
+        assert not spool.remove(entries[1].image_id)
+        assert spool.oldest() == entries[0]
+    with spool_in(tmp_path) as spool:
+        assert len(spool) == 2
+        on_disk = sum((tmp_path / name).stat().st_size for name in images_in(tmp_path))
+        assert spool.bytes == entries[0].size + entries[2].size == on_disk
+        assert spool.entries() == [entries[0], entries[2]]
+
+
+def test_numbers_grow_over_restarts_even_when_the_spool_is_empty(tmp_path: Path) -> None:
+    numbers = []
+    for _ in range(3):
+        with spool_in(tmp_path) as spool:
+            for _ in range(2):
+                entry = spool.put(picture())
+                numbers.append(entry.seq)
+                spool.remove(entry.image_id)
+    assert numbers == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("hint", [b"", b"garbage!!!!\n", b"000000000001\n"])
+def test_a_lost_hint_does_not_repeat_the_number_of_a_spooled_image(tmp_path: Path, hint: bytes) -> None:
+    with spool_in(tmp_path) as spool:
+        last = [spool.put(picture()) for _ in range(5)][-1]
+    (tmp_path / "sequence").write_bytes(hint)
+    with spool_in(tmp_path) as spool:
+        assert spool.put(picture()).seq == last.seq + 1
+
+
+def test_a_picture_that_is_here_already_stays_one(tmp_path: Path) -> None:
+    taken = picture()
+    with spool_in(tmp_path) as spool:
+        first = spool.put(taken)
+    with spool_in(tmp_path) as spool:
+        assert spool.put(taken) == first
+        assert len(images_in(tmp_path)) == len(spool) == 1
+
+
+def test_it_is_bounded(tmp_path: Path) -> None:
+    with spool_in(tmp_path) as spool:
+        size = spool.put(picture(b"x" * 500)).size
+        spool.remove(spool.entries()[0].image_id)
+    with spool_in(tmp_path, max_bytes=2 * size) as spool:
+        first = spool.put(picture(b"x" * 500))
+        spool.put(picture(b"x" * 500))
+        with pytest.raises(SpoolFullError, match="POSTURE_SPOOL_MAX_BYTES"):
+            spool.put(picture(b"x" * 500))
+        assert len(images_in(tmp_path)) == 2
+        spool.remove(first.image_id)
+        spool.put(picture(b"x" * 500))
+        assert spool.bytes == 2 * size
+
+
+class PowerCut(BaseException):
+    """Ends the process where it stands."""
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, error: BaseException) -> Callable[[], int]:
+    """Let the disk fail at its step-th operation (open, write, flush, rename, flush of the directory)."""
+    count = 0
+
+    def failing(real: Callable[..., object]) -> Callable[..., object]:
+        def operation(*args: object, **kwargs: object) -> object:
+            nonlocal count
+            count += 1
+            if count == step:
+                raise error
+            return real(*args, **kwargs)
+
+        return operation
+
+    monkeypatch.setattr(os, "fsync", failing(os.fsync))
+    monkeypatch.setattr(Path, "rename", failing(Path.rename))
+    monkeypatch.setattr(os, "open", failing(os.open))
+    monkeypatch.setattr(Path, "stat", failing(Path.stat))
+    return lambda: count
+
+
+@pytest.mark.parametrize("step", range(1, 6))
+def test_a_crash_at_any_step_leaves_a_whole_picture_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    taken = picture(b"x" * 100_000)
+    with spool_in(tmp_path) as spool:
+        before = spool.put(picture())
+        with monkeypatch.context() as patch:
+            stop_at(patch, step, PowerCut())
+            with pytest.raises(PowerCut):
+                spool.put(taken)
+    with spool_in(tmp_path) as spool:
+        assert spool.entries()[0] == before
+        found = [spool.read(entry) for entry in spool.entries()[1:]]
+        renamed = step > 3
+        assert found == ([taken] if renamed else [])
+        assert not list(tmp_path.glob("*.part"))
+        assert spool.put(picture()).seq > before.seq
+
+
+@pytest.mark.parametrize("step", range(1, 6))
+def test_an_error_of_the_disk_at_any_step_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    with spool_in(tmp_path) as spool:
+        before = spool.put(picture())
+        taken = picture(b"x" * 100_000)
+        with monkeypatch.context() as patch:
+            stop_at(patch, step, OSError(errno.ENOSPC, "No space left on device"))
+            with pytest.raises(OSError, match="No space"):
+                spool.put(taken)
+        assert sorted(path.name for path in tmp_path.iterdir()) == [before.name, "lock", "sequence"]
+        assert (len(spool), spool.bytes) == (1, before.size)
+        assert spool.read(spool.put(taken)) == taken
+
+
+def test_the_image_is_on_disk_before_it_has_its_name_and_its_name_before_put_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = []
+    fsync, rename = os.fsync, Path.rename
+
+    def noting_fsync(fd: int) -> None:
+        steps.append(f"flush {Path(f'/proc/self/fd/{fd}').readlink().suffix}")
+        fsync(fd)
+
+    def noting_rename(path: Path, target: Path) -> Path:
+        steps.append(f"rename {path.suffix} to {target.suffix}, {path.stat().st_size > 100_000}")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", noting_fsync)
+    monkeypatch.setattr(Path, "rename", noting_rename)
+    with spool_in(tmp_path) as spool:
+        spool.put(picture(b"x" * 100_000))
+    assert steps == ["flush .part", "rename .part to .image, True", "flush "]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda _: b"",
+        lambda content: content[:-1],
+        lambda content: content + b"!",
+        lambda content: content[: len(content) // 2],
+        lambda content: content.replace(b"picture", b"pictuRe"),
+        lambda content: content.replace(b'"size"', b'"sise"'),
+        lambda content: bytes(len(content)),
+        lambda content: b"[]\n" + content,
+    ],
+)
+def test_what_a_disk_has_torn_is_never_read_as_a_picture(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    with spool_in(tmp_path) as spool:
+        path = tmp_path / spool.put(picture()).name
+    path.write_bytes(damage(path.read_bytes()))
+    with spool_in(tmp_path) as spool, pytest.raises(DamagedError, match=path.name):
+        spool.read(spool.entries()[0])
+
+
+def test_reading_what_was_removed_meanwhile_is_told_apart(tmp_path: Path) -> None:
+    with spool_in(tmp_path) as spool:
+        entry = spool.put(picture())
+        spool.remove(entry.image_id)
+        with pytest.raises(FileNotFoundError):
+            spool.read(entry)
+
+
+def test_foreign_files_are_left_alone(tmp_path: Path) -> None:
+    foreign = ["notes.txt", "1-2.image", "000000000001-not-a-uuid!.image"]
+    for name in foreign:
+        (tmp_path / name).write_text("mine")
+    with spool_in(tmp_path) as spool:
+        assert len(spool) == 0
+    assert all((tmp_path / name).read_text() == "mine" for name in foreign)
+
+
+def test_two_publishers_do_not_share_a_spool(tmp_path: Path) -> None:
+    with spool_in(tmp_path), pytest.raises(LastingError, match="another posture-publisher uses"), spool_in(tmp_path):
+        pass
+    with spool_in(tmp_path):
+        pass  # the first has let go of it
+
+
+def test_a_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(LastingError, match=f"{blocked}.*POSTURE_SPOOL_DIR"), spool_in(blocked / "spool"):
+        pass
+
+
+def test_files_are_nobody_elses_to_read(tmp_path: Path) -> None:
+    with spool_in(tmp_path / "spool") as spool:
+        path = tmp_path / "spool" / spool.put(picture()).name
+    assert path.stat().st_mode & 0o077 == 0
+    assert path.parent.stat().st_mode & 0o077 == 0
+
+
+def test_a_killed_process_leaves_only_whole_pictures(tmp_path: Path) -> None:
+    script = """
+import sys, uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from posture_publisher.spool import Picture, Spool
+with Spool(Path(sys.argv[1]), max_bytes=10**9) as spool:
+    while True:
+        name = str(uuid.uuid4())
+        data = name.encode() * 3000
+        spool.put(Picture(image_id=name, captured_at=datetime.now(UTC), filename="x", data=data))
+        print(name, flush=True)
+"""
+    reported = []
+    for _ in range(5):
+        with subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout
+            reported += [process.stdout.readline().strip() for _ in range(3)]
+            process.kill()
+            reported += process.stdout.read().split()
+    with spool_in(tmp_path, max_bytes=10**9) as spool:
+        found = {entry.image_id: spool.read(entry).data for entry in spool.entries()}
+    assert set(reported) <= set(found)
+    assert all(data == image_id.encode() * 3000 for image_id, data in found.items())
