@@ -1,0 +1,1 @@
+"""What the integration tests and the bench share: brokers, databases, programs, cameras."""

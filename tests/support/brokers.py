@@ -1,0 +1,120 @@
+"""A real mosquitto on loopback, with the users, permissions and two listeners of a deployment."""
+
+import base64
+import hashlib
+import os
+import secrets
+import signal
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.support.mosquitto import Mosquitto
+from tests.support.waiting import accepts, free_port, wait_until
+
+ADMIN = "test-admin"  # may do everything: stands in for foreign cameras and looks at every topic
+_ACL = f"""\
+user {ADMIN}
+topic readwrite #
+user posture-analyzer
+topic read images/#
+topic write posture/results/#
+topic write posture/streams/#
+topic read $SYS/broker/version
+pattern write images/%u
+pattern read posture/results/%u
+"""
+
+
+class Broker:
+    """One mosquitto that keeps its ports and its store over stop, kill and start.
+
+    `port` is for analyzers and other users of the lab, `pi_port` the Pis' own listener: the user name is the client id.
+    """
+
+    def __init__(self, mosquitto: Mosquitto, directory: Path, *, pis: Iterable[str]) -> None:
+        self.mosquitto = mosquitto
+        self.port = free_port()
+        self.pi_port = free_port()
+        self.passwords = {name: f"Geheim-{name}-{secrets.token_hex(8)}" for name in (ADMIN, "posture-analyzer", *pis)}
+        self.log = directory / "mosquitto.log"
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        (self._directory / "store").mkdir(exist_ok=True)
+        self._write("passwords", "".join(f"{name}:{_hashed(word)}\n" for name, word in self.passwords.items()))
+        self._write("acl", _ACL)
+        # The store of a killed broker is up to three seconds old: what has to be lived with without losing an image.
+        self._write(
+            "mosquitto.conf",
+            f"""\
+{"user root" if os.geteuid() == 0 else ""}
+listener {self.port} 127.0.0.1
+listener {self.pi_port} 127.0.0.1
+use_username_as_clientid true
+allow_anonymous false
+password_file {self._directory}/passwords
+acl_file {self._directory}/acl
+persistence true
+persistence_location {self._directory}/store/
+autosave_interval 3
+max_queued_messages 0
+max_inflight_messages 0
+log_dest stderr
+connection_messages true
+""",
+        )
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process:
+            self.kill()
+
+    def start(self) -> None:
+        """Start it and return when both listeners accept; raise RuntimeError with its last words where it exits."""
+        with self.log.open("ab") as log:
+            self._process = process = subprocess.Popen(
+                [self.mosquitto.binary, "-c", self._directory / "mosquitto.conf"],
+                env=os.environ | self.mosquitto.environment,
+                stderr=log,
+            )
+
+        def listens() -> bool:
+            if process.poll() is not None:
+                raise RuntimeError(f"mosquitto exited with {process.returncode}: {self.log.read_text()[-2000:]}")
+            return accepts(self.port) and accepts(self.pi_port)
+
+        wait_until(listens, timeout=30, describe=f"mosquitto listens on {self.port} and {self.pi_port}")
+
+    def stop(self) -> None:
+        """SIGTERM: it saves its store."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL: what it has not saved is gone."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._process:
+            self._process.send_signal(number)
+            self._process.wait(timeout=30)
+            self._process = None
+
+    def _write(self, name: str, text: str) -> None:
+        path = self._directory / name
+        path.write_text(text)
+        path.chmod(0o600)
+
+
+def _hashed(password: str) -> str:
+    """Return the password in mosquitto_passwd's own form: PBKDF2 of SHA-512, 101 rounds."""
+    salt = secrets.token_bytes(12)
+    key = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, 101)
+    return f"$7$101${base64.b64encode(salt).decode()}${base64.b64encode(key).decode()}"

@@ -1,0 +1,167 @@
+"""A real PostgreSQL cluster in a temporary directory, and fresh databases in it."""
+
+import itertools
+import os
+import pwd
+import secrets
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psycopg
+from psycopg.rows import dict_row
+
+from tests.support.waiting import free_port, wait_until
+
+USER = "posture"  # what the analyzer logs in as
+_TEMPLATE = "posture_template"
+_MIGRATIONS = Path(__file__).parents[2] / "roles/database/files/migrations"
+
+
+@dataclass(frozen=True)
+class Database:
+    """One database of a cluster: `url` is the analyzer's, rows are read as its owner."""
+
+    name: str
+    port: int
+    user: str
+    password: str
+    owner_url: str
+
+    @property
+    def url(self) -> str:
+        """The analyzer's address, with its password."""
+        return f"postgresql://{self.user}:{self.password}@127.0.0.1:{self.port}/{self.name}"
+
+    def execute(self, statement: str, *values: object) -> None:
+        """Run one statement as the owner."""
+        with psycopg.connect(self.owner_url, autocommit=True) as connection:
+            connection.execute(statement.encode(), values)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return all results in the order of their insertion."""
+        with psycopg.connect(self.owner_url, row_factory=dict_row) as connection:
+            return connection.execute("SELECT * FROM posture_results ORDER BY id").fetchall()
+
+    def count(self) -> int:
+        """Return how many results there are."""
+        with psycopg.connect(self.owner_url) as connection:
+            row = connection.execute("SELECT count(*) FROM posture_results").fetchone()
+        assert row
+        return int(row[0])
+
+
+class Cluster:
+    """A PostgreSQL server with password login only, as safe as a deployed one (fsync is on)."""
+
+    def __init__(self, directory: Path) -> None:
+        self.port = free_port()
+        self.password = f"Geheim-posture-{secrets.token_hex(8)}"
+        self._owner_password = secrets.token_hex(16)
+        self._directory = directory
+        self._data = directory / "data"
+        self._binaries = _find_binaries()
+        self._numbers = itertools.count(1)
+
+    def __enter__(self) -> Self:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        word = self._directory / "owner"
+        word.write_text(self._owner_password)
+        word.chmod(0o600)
+        if os.geteuid() == 0:
+            account = pwd.getpwnam("postgres")
+            for path in (self._directory, word):
+                os.chown(path, account.pw_uid, account.pw_gid)
+        self._run(
+            "initdb",
+            "-D",
+            self._data,
+            "-U",
+            "owner",
+            "--pwfile",
+            word,
+            "-A",
+            "scram-sha-256",
+            "-E",
+            "UTF8",
+            "--locale=C",
+        )
+        with (self._data / "postgresql.conf").open("a") as settings:
+            settings.write(
+                f"port = {self.port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\n"
+                "fsync = on\nmax_connections = 50\nshared_buffers = 32MB\n"
+            )
+        self.start()
+        with psycopg.connect(self._owner_url("postgres"), autocommit=True) as connection:
+            connection.execute(f"CREATE ROLE {USER} LOGIN PASSWORD '{self.password}'".encode())
+            connection.execute(f"CREATE DATABASE {_TEMPLATE}".encode())
+        migrations = sorted(_MIGRATIONS.glob("[0-9]*.sql"))
+        if not migrations:
+            raise RuntimeError(f"{_MIGRATIONS} holds no migration: there is no table to test with")
+        with psycopg.connect(self._owner_url(_TEMPLATE)) as connection:
+            for migration in migrations:
+                connection.execute(migration.read_bytes())
+            connection.execute(f"GRANT SELECT, INSERT ON posture_results TO {USER}".encode())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._run("pg_ctl", "-D", self._data, "-m", "immediate", "stop", check=False)
+
+    def start(self) -> None:
+        """Start the server and return when it takes connections."""
+        self._run("pg_ctl", "-D", self._data, "-l", self._directory / "log", "-w", "start")
+        wait_until(self._answers, timeout=30, describe=f"PostgreSQL answers on {self.port}")
+
+    def stop(self) -> None:
+        """Stop it at once, as a machine that is being shut down does: clients are cut off."""
+        self._run("pg_ctl", "-D", self._data, "-m", "fast", "-w", "stop")
+
+    @contextmanager
+    def database(self) -> Iterator[Database]:
+        """Make a fresh, migrated database, and drop it afterwards."""
+        name = f"posture_{next(self._numbers)}"
+        self._owner(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
+        yield Database(name, self.port, USER, self.password, self._owner_url(name))
+        self._owner(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def _owner(self, statement: str) -> None:
+        with psycopg.connect(self._owner_url("postgres"), autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    def _owner_url(self, database: str) -> str:
+        return f"postgresql://owner:{self._owner_password}@127.0.0.1:{self.port}/{database}"
+
+    def _answers(self) -> bool:
+        try:
+            psycopg.connect(self._owner_url("postgres"), connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _run(self, program: str, *arguments: str | Path, check: bool = True) -> None:
+        command = [str(self._binaries / program), *map(str, arguments)]
+        if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+            command = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", "--", *command]
+        # pg_ctl's server inherits the pipes: with captured output this would wait for the server to end.
+        with (self._directory / "commands.log").open("a+") as log:
+            ran = subprocess.run(command, cwd=self._directory, stdout=log, stderr=log, check=False)
+            if check and ran.returncode:
+                log.seek(0)
+                raise RuntimeError(f"{' '.join(command)} failed with {ran.returncode}: {log.read()[-2000:]}")
+
+
+def _find_binaries() -> Path:
+    versions = Path("/usr/lib/postgresql").glob("*/bin/initdb")
+    newest = max(versions, key=lambda path: float(path.parts[4]), default=None)
+    if newest:
+        return newest.parent
+    if found := shutil.which("initdb"):
+        return Path(found).resolve().parent
+    raise RuntimeError("PostgreSQL's server is missing: apt-get install -y --no-install-recommends postgresql")
