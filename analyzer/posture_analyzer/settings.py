@@ -1,18 +1,19 @@
 """The analyzer's settings; docs/analyzer.md lists them for users."""
 
-import re
 import socket
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 import psycopg
-from posture_common.settings import EnvironmentSettings, Settings
+from posture_common.settings import ANY_PI, EnvironmentSettings, Port, Settings, pi_id
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 
-ANY_PI = "all"
-PI_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 Degrees = Annotated[float, Field(gt=0, lt=180)]
+
+
+def _stream(value: str) -> str:
+    return value if value == ANY_PI else pi_id(value)
 
 
 class AnalysisSettings(EnvironmentSettings):
@@ -49,38 +50,34 @@ class AnalyzerSettings(AnalysisSettings, Settings):
         "SUPABASE_SSL": "supabase_ssl",
     }
 
-    stream: str
+    stream: Annotated[str, AfterValidator(_stream)]
     node: str = Field(default_factory=socket.gethostname)
     workers: Annotated[int, Field(ge=1, le=64)] = 2
     images_dir: Path = Path("/var/lib/posture/images")
-    http_port: int = 9310
+    http_port: Port = 9310
 
     database_url: SecretStr | None = None
     database_ca_file: Path | None = None
     supabase_host: str | None = None
-    supabase_port: int = 5432
+    supabase_port: Port = 5432
     supabase_db: str = "postgres"
     supabase_user: str = "postgres"
     supabase_password: SecretStr | None = None
     supabase_ssl: str = "prefer"
 
-    @field_validator("stream")
-    @classmethod
-    def _stream_is_a_pi(cls, stream: str) -> str:
-        if stream != ANY_PI and (not PI_ID.fullmatch(stream) or stream.startswith("posture-")):
-            raise ValueError(
-                f"{stream!r} is neither 'all' nor a Pi's id: a-z, 0-9 and '-', at most 40, not starting with 'posture-'"
-            )
-        return stream
-
     @field_validator("database_url")
     @classmethod
     def _url_is_readable(cls, url: SecretStr | None) -> SecretStr | None:
         try:
-            conninfo_to_dict(url.get_secret_value() if url else "")
+            port = str(conninfo_to_dict(url.get_secret_value() if url else "").get("port", "5432"))
         except psycopg.ProgrammingError:
-            # libpq's own message quotes from the URL, and the password stands in it.
-            raise ValueError("not of the form postgresql://user:password@host:port/database") from None
+            port = ""
+        # Where the password holds an unescaped slash, a part of it stands where the port would; no message may quote it.
+        if not all(number.isdecimal() for number in port.split(",")):
+            raise ValueError(
+                "not of the form postgresql://user:password@host:port/database, "
+                "with special characters of the password written as %40 and so on"
+            )
         return url
 
     @field_validator("supabase_ssl")

@@ -5,14 +5,29 @@ may instead be given as a file: `POSTURE_MQTT_PASSWORD_FILE=/run/secrets/mqtt`.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 PREFIX = "POSTURE_"
+_PI_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
+ANY_PI = "all"
 Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+def pi_id(value: str) -> str:
+    """Return a Pi's id as it is; raise ValueError where it could not be part of Kubernetes names and MQTT topics."""
+    if not _PI_ID.fullmatch(value) or value == ANY_PI or value.startswith("posture-"):
+        raise ValueError(
+            f"{value!r} is not a Pi's id: 1 to 40 of a-z, 0-9 and inner '-', not 'all', not starting with 'posture-'"
+        )
+    return value
+
+
+PiId = Annotated[str, AfterValidator(pi_id)]
 
 
 class SettingsError(Exception):
@@ -72,6 +87,8 @@ def _value(environ: Mapping[str, str], name: str, *, secret: bool) -> str | None
         raise SettingsError(
             f"{name}_FILE: cannot read {path}: {error.strerror}; create it or correct the path"
         ) from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{name}_FILE: {path} is not UTF-8 text; write the secret into it as plain text") from None
 
 
 def _explain(error: ValidationError, names: Mapping[str, str]) -> str:

@@ -16,7 +16,9 @@ def mosquitto_user(user: str, password: str) -> str:
     The salt is worked out from user and password, so that the same two give the same line and a second run changes
     nothing. It takes as long to work out as the hash itself: a quick digest here would be the shorter way to a guess.
     """
-    salt = hashlib.pbkdf2_hmac("sha512", password.encode(), b"posture.edge:" + user.encode(), ITERATIONS, dklen=SALT_BYTES)
+    salt = hashlib.pbkdf2_hmac(
+        "sha512", password.encode(), b"posture.edge:" + user.encode(), ITERATIONS, dklen=SALT_BYTES
+    )
     key = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, ITERATIONS)
     return f"{user}:$7${ITERATIONS}${base64.b64encode(salt).decode()}${base64.b64encode(key).decode()}"
 

@@ -4,19 +4,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from posture_common.settings import Port, Settings
+from posture_common.settings import PiId, Port, Settings
 from pydantic import AfterValidator, Field
 
-_PI_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 _CAMERA = re.compile(r"picamera2|v4l2:/.+|directory:/.+")
-
-
-def _pi_id(value: str) -> str:
-    if not _PI_ID.fullmatch(value) or value == "all" or value.startswith("posture-"):
-        raise ValueError(
-            "a Pi's id is 1 to 40 lower-case letters, digits and inner hyphens; not 'all', not starting with 'posture-'"
-        )
-    return value
 
 
 def _camera(value: str) -> str:
@@ -32,7 +23,7 @@ class PublisherSettings(Settings):
     """The publisher's settings; times in seconds, sizes in bytes."""
 
     http_port: Port = 9320
-    pi_id: Annotated[str, AfterValidator(_pi_id)]
+    pi_id: PiId
     camera: Annotated[str, AfterValidator(_camera)]
     interval: Seconds = 1.0
     encoding: Literal["base64", "raw"] = "base64"

@@ -19,6 +19,8 @@ from posture_publisher.outbox import Outbox
 from posture_publisher.spool import Picture, Spool
 from posture_publisher.uplink import Uplink
 
+from tests.support.waiting import wait_until
+
 BROKER = Broker(host="broker", port=1883)
 
 
@@ -254,5 +256,5 @@ def test_a_sender_that_breaks_is_not_left_unnoticed(spool: Spool, monkeypatch: p
     monkeypatch.setattr(bench.uplink, "_send", broken)
     connection = ScriptedConnection()
     with bench.running(connection):
-        bench.stop.wait(0.2)
+        wait_until(lambda: bench.error, timeout=10, describe="the uplink ends by itself")
     assert isinstance(bench.error, RuntimeError)
