@@ -69,11 +69,12 @@ class AnalyzerSettings(AnalysisSettings, Settings):
     @classmethod
     def _url_is_readable(cls, url: SecretStr | None) -> SecretStr | None:
         try:
-            port = str(conninfo_to_dict(url.get_secret_value() if url else "").get("port", "5432"))
+            parts = conninfo_to_dict(url.get_secret_value() if url else "")
         except psycopg.ProgrammingError:
-            port = ""
-        # Where the password holds an unescaped slash, a part of it stands where the port would; no message may quote it.
-        if not all(number.isdecimal() for number in port.split(",")):
+            parts = {"port": "?"}
+        # An unescaped '/' or '@' in the password puts a piece of it where port and database stand, which messages quote.
+        ports, database = str(parts.get("port", 5432)).split(","), str(parts.get("dbname", ""))
+        if not all(port.isdecimal() for port in ports) or {"/", "@"} & set(database):
             raise ValueError(
                 "not of the form postgresql://user:password@host:port/database, "
                 "with special characters of the password written as %40 and so on"

@@ -69,7 +69,7 @@ def test_everything_that_can_be_set() -> None:
         ("POSTURE_STREAM", "-pi", "not a Pi's id"),
         ("POSTURE_STREAM", "pi-", "not a Pi's id"),
         ("POSTURE_STREAM", "images/pi1", "not a Pi's id"),
-        ("POSTURE_STREAM", "p" * 41, "neither"),
+        ("POSTURE_STREAM", "p" * 41, "not a Pi's id"),
         ("POSTURE_STREAM", "pi1\n", "not a Pi's id"),
         ("POSTURE_WORKERS", "0", "greater than or equal to 1"),
         ("POSTURE_WORKERS", "two", "integer"),
