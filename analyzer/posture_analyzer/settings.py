@@ -72,7 +72,7 @@ class AnalyzerSettings(AnalysisSettings, Settings):
             parts = conninfo_to_dict(url.get_secret_value() if url else "")
         except psycopg.ProgrammingError:
             parts = {"port": "?"}
-        # An unescaped '/' or '@' in the password puts a piece of it where port and database stand, which messages quote.
+        # An unescaped '/' or '@' in the password puts a piece of it where port and database stand: messages quote them.
         ports, database = str(parts.get("port", 5432)).split(","), str(parts.get("dbname", ""))
         if not all(port.isdecimal() for port in ports) or {"/", "@"} & set(database):
             raise ValueError(
