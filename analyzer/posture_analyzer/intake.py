@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 _TOPIC = re.compile(r"images/([A-Za-z0-9_-]{1,64})")
 _LONGEST_FILENAME = 255
-_PLAUSIBLE_YEARS = (1970, 2999)
+_PLAUSIBLE_YEARS = range(1970, 3000)
 """Beyond them, some part between here and the dashboard cannot hold the time."""
 
 

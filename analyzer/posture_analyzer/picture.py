@@ -1,7 +1,6 @@
 """Encoded images to pixels and back."""
 
 import io
-import warnings
 
 import cv2
 import numpy as np
@@ -13,6 +12,10 @@ Pixels = NDArray[np.uint8]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 LONGEST_SIDE = 512
+
+
+# Pillow reads headers only, and our own limit names the size and the setting.
+Image.MAX_IMAGE_PIXELS = None
 
 
 class UndecodableError(ValueError):
@@ -28,13 +31,12 @@ def read(image: bytes, *, max_pixels: int) -> Pixels:
         UndecodableError: the format is unknown, the size is not allowed, or the data is damaged.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):  # Pillow's own limit warns; ours decides below.
-            header = Image.open(io.BytesIO(image), formats=FORMATS)
+        header = Image.open(io.BytesIO(image), formats=FORMATS)
     except UnidentifiedImageError:
         raise UndecodableError(
             f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image, or its header is damaged"
         ) from None
-    except (Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError) as error:
         raise UndecodableError(f"the image's header is refused: {error}") from None
     width, height = header.size
     if not 0 < width * height <= max_pixels:

@@ -65,6 +65,23 @@ def test_left_and_right_are_pixels_of_the_picture() -> None:
     assert landmarks[7] == pytest.approx((210, 140, 1), abs=40)
 
 
+def test_the_models_see_red_as_red(bundle: Path) -> None:
+    pixels = small((SAMPLES / "astronaut.jpg").read_bytes())
+    included, from_file = FullEstimator(), FileEstimator(bundle)
+    try:
+        # The package's own functions take red first.
+        found = included._pose.process(pixels[:, :, ::-1].copy()).pose_landmarks.landmark
+        expected = [(each.x * pixels.shape[1], each.y * pixels.shape[0]) for each in found]
+        one, other = included.landmarks(pixels), from_file.landmarks(pixels)
+    finally:
+        included.close()
+        from_file.close()
+    assert one is not None
+    assert other is not None
+    assert one[:, :2] == pytest.approx(np.array(expected), abs=0.01)
+    assert other[:, 2] == pytest.approx(one[:, 2], abs=0.02)
+
+
 @pytest.mark.parametrize("content", [None, b"", b"no model", b"PK\x03\x04" + bytes(100)])
 def test_a_file_that_is_no_model_is_named_with_its_setting(content: bytes | None, tmp_path: Path) -> None:
     path = tmp_path / "wrong.task"

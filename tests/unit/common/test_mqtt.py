@@ -3,6 +3,7 @@
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -125,12 +126,13 @@ def test_a_certificate_file_that_is_none_is_named(tmp_path: Path) -> None:
 @pytest.mark.timeout(20)
 def test_messages_are_iterated_until_the_interruption() -> None:
     with peer(answering(CONNACK, SUBACK + 3 * PUBLISH)) as broker, connection(broker, topics=["images"]) as open_one:
-        taken = []
-        for batch in open_one.batches(2):
-            assert len(batch) <= 2
-            taken += batch
-            if len(taken) == 3:
-                open_one.interrupt()
+        deadline = time.monotonic() + 10
+        while open_one._incoming.qsize() < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        open_one.interrupt()
+        batches = list(open_one.batches(2))
+        assert [len(batch) for batch in batches] == [2, 1]
+        taken = [message for batch in batches for message in batch]
         assert [(message.topic, message.payload, message.properties) for message in taken] == 3 * [("images", b"x", {})]
         assert not open_one.lost
 
