@@ -85,4 +85,5 @@ def _captured_time(properties: Mapping[str, str]) -> datetime | None:
     if moment is None or moment.year not in _PLAUSIBLE_YEARS:
         log.warning("captured_at %r is not an RFC 3339 time; the row goes without it", text[:40])
         return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    # In UTC, because PostgreSQL refuses offsets that Python knows, such as +23:00.
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
