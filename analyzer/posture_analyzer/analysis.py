@@ -64,6 +64,9 @@ class Analyst:
             return self._analyse(pixels)
         except picture.UndecodableError as error:
             return undecodable(str(error))
+        except cv2.error as error:
+            # Not foreseen, but one picture must never stop the stream.
+            return undecodable(f"OpenCV refuses the picture: {error.err}")
 
     def _analyse(self, pixels: picture.Pixels) -> Analysis:
         small = picture.resize(pixels)
@@ -98,7 +101,7 @@ class Analyst:
         try:
             return self._estimator.landmarks(small)
         except (RuntimeError, ValueError) as error:
-            log.warning("the pose model failed (%s): it is loaded anew", str(error).splitlines()[0])
+            log.warning("the pose model failed (%s): it is loaded anew", str(error).partition("\n")[0])
             self._estimator = estimator.create(self._settings.model_file)
             raise picture.UndecodableError("the pose model failed on this picture") from None
 

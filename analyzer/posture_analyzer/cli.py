@@ -71,6 +71,11 @@ def _image(files: list[Path], *, as_json: bool, save_to: Path | None) -> int:
 
     from .files import analyse_files, table
 
-    results = list(analyse_files(files, settings, save_to=save_to))
+    try:
+        results = list(analyse_files(files, settings, save_to=save_to))
+    except OSError as error:
+        raise LastingError(
+            f"cannot write {error.filename}: {error.strerror}; choose another --save directory"
+        ) from None
     print(json.dumps([result.as_dict() for result in results], indent=2) if as_json else table(results))
     return 1 if any(result.unreadable for result in results) else 0

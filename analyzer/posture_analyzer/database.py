@@ -73,7 +73,10 @@ _REMEDIES: dict[type[psycopg.Error], str] = {
     psycopg.errors.InvalidColumnReference: _MIGRATE,  # The unique index is missing.
     psycopg.errors.InsufficientPrivilege: "GRANT SELECT, INSERT ON posture_results to the user",
 }
-"""What to do about errors that no waiting cures."""
+"""What to do about those errors of a statement, none of which waiting cures."""
+
+
+_STATEMENT_TIMEOUT = b"SET statement_timeout = '20s'"
 
 
 class DatabaseUnavailableError(Exception):
@@ -130,9 +133,10 @@ class Database:
             if self._connection is None:
                 self._connection = self._connect()
             return self._connection.execute(statement.encode(), values).fetchall()
-        except tuple(_REMEDIES) as error:
+        except (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError) as error:
             self.close()
-            raise LastingError(f"{self}: {_first_line(error)}; {_REMEDIES[type(error)]}") from None
+            remedy = _REMEDIES.get(type(error), "compare the table with roles/database/files/migrations")
+            raise LastingError(f"{self}: {_first_line(error)}; {remedy}") from None
         except psycopg.Error as error:
             self.close()
             raise DatabaseUnavailableError(f"{self}: {_first_line(error)}") from None
@@ -140,11 +144,14 @@ class Database:
     def _connect(self) -> "psycopg.Connection[Any]":
         try:
             # One statement is one transaction. No server-side prepared statements: Supabase's pooler cannot keep them.
-            return psycopg.connect(self._conninfo, autocommit=True, prepare_threshold=None)
+            connection = psycopg.connect(self._conninfo, autocommit=True, prepare_threshold=None)
         except psycopg.OperationalError as error:
             if any(words in str(error) for words in _LASTING_CONNECT_ERRORS):
                 raise LastingError(f"{self} refuses us: {_first_line(error)}; correct the settings") from None
             raise
+        # Not as a start-up option: poolers refuse those. A locked table must not hold us for ever.
+        connection.execute(_STATEMENT_TIMEOUT)
+        return connection
 
 
 def _by_column(rows: Collection[tuple[Any, ...]], *, width: int) -> list[list[Any]]:

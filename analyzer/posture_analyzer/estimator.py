@@ -74,7 +74,7 @@ class FileEstimator:
             )
             self._landmarker = tasks.vision.PoseLandmarker.create_from_options(options)
         except (OSError, RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+            reason = str(error).partition("\n")[0]
             raise LastingError(
                 f"cannot use {path} as pose model: {reason}; POSTURE_MODEL_FILE must name a pose landmarker .task file"
             ) from None

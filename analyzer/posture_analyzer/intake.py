@@ -35,7 +35,7 @@ class Work:
     image: bytes
     problem: str | None = None
     """Why there is no image in the message."""
-    acknowledgements: list[Callable[[], None]] = field(default_factory=list)
+    acknowledgements: list[Callable[[], object]] = field(default_factory=list)
 
     @property
     def key(self) -> Key:

@@ -11,8 +11,13 @@ Pixels = NDArray[np.uint8]
 """Shape (height, width, 3), blue, green, red: OpenCV's order."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+MAX_SIDE = 65_500
+"""What a JPEG can have, and so the annotated picture."""
 LONGEST_SIDE = 512
-
+BLUR = 1.0
+"""Standard deviation in pixels. The model samples its region without a filter of its own. On 18 pictures a light blur
+raised the share of necks that stay within 3 degrees under harmless changes from 94 to 96 %, on camera.jpg from 88 to 100.
+"""
 
 # Pillow reads headers only, and our own limit names the size and the setting.
 Image.MAX_IMAGE_PIXELS = None
@@ -41,6 +46,8 @@ def read(image: bytes, *, max_pixels: int) -> Pixels:
     width, height = header.size
     if not 0 < width * height <= max_pixels:
         raise UndecodableError(f"{width} x {height} pixels are not within 1 and the {max_pixels} of POSTURE_MAX_PIXELS")
+    if max(width, height) > MAX_SIDE:
+        raise UndecodableError(f"{width} x {height} pixels: a side is longer than {MAX_SIDE}")
     try:
         pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
@@ -51,7 +58,7 @@ def read(image: bytes, *, max_pixels: int) -> Pixels:
 
 
 def resize(pixels: Pixels) -> Pixels:
-    """Return the picture with `LONGEST_SIDE` as its longest side.
+    """Return the picture with `LONGEST_SIDE` as its longest side, slightly blurred.
 
     Large pictures are halved first, each pixel the mean of four, so that the last step never skips pixels: as steady as
     averaging over exact areas and, at 1920 x 1080, ten times as fast.
@@ -64,7 +71,8 @@ def resize(pixels: Pixels) -> Pixels:
     height, width = pixels.shape[:2]
     scale = LONGEST_SIDE / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
+    small = cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR)
+    return cv2.GaussianBlur(small, (0, 0), BLUR).astype(np.uint8, copy=False)
 
 
 def to_jpeg(pixels: Pixels, *, quality: int) -> bytes:

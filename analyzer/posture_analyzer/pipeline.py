@@ -99,7 +99,9 @@ class Pipeline:
 
     def take(self, messages: Sequence[Message], connection: Connection) -> None:
         """Take messages of this connection in; return when each is in work or answered, or the stop is requested."""
-        self._connection = connection
+        if connection is not self._connection:
+            self._connection = connection
+            self._forget_acknowledgements()
         works = [work for work in map(self._read, messages) if work is not None and not self._join(work)]
         with suppress(StoppedError):
             rows = self._retry(lambda: self._known.rows([work.key for work in works])) if works else {}
@@ -157,6 +159,12 @@ class Pipeline:
             first.acknowledgements.extend(work.acknowledgements)
             return True
 
+    def _forget_acknowledgements(self) -> None:
+        """Let go of those of an earlier connection: the broker sends the images again on this one."""
+        with self._lock:
+            for work in self._in_work.values():
+                work.acknowledgements.clear()
+
     def _begin(self, work: Work) -> None:
         while not self._stop.requested:
             with suppress(queue.Full):
@@ -172,6 +180,8 @@ class Pipeline:
                 self._begun[name] = time.monotonic()
                 analysis = analyst.analyse(work.image) if work.problem is None else undecodable(work.problem)
                 del self._begun[name]
+                if analysis.problem is not None:
+                    log.warning("image %s of %s: %s", work.filename or work.image_id, work.pi_id, analysis.problem)
                 self._done.put(Done(work, analysis, datetime.now(UTC)))
 
     def _write(self) -> None:
@@ -219,8 +229,6 @@ class Pipeline:
 
     def _row(self, done: Done) -> Row:
         work, posture, inference_ms = done.work, done.analysis.posture, done.analysis.inference_ms
-        if done.analysis.problem is not None:
-            log.warning("image %s of %s: %s", work.filename or work.image_id, work.pi_id, done.analysis.problem)
         return Row(
             pi_id=work.pi_id,
             image_id=work.image_id,

@@ -1,6 +1,7 @@
 """The running analyzer: warm up, own the stream's session at the broker, take what comes, drain."""
 
 import logging
+import time
 
 from posture_common.mqtt import Broker, Connection, ConnectionLostError, broker_version
 from posture_common.service import Stop, delays, status_server
@@ -12,6 +13,10 @@ from .settings import AnalyzerSettings
 log = logging.getLogger(__name__)
 
 SESSION_EXPIRY_S = 30 * 24 * 3600
+STEADY_S = 10.0
+"""A connection that lasted so long was a good one. Two analyzers that run one stream by mistake take it from each other
+sooner, and so do it ever less often.
+"""
 FIRST_WITH_FLOW_CONTROL = (2, 0, 13)
 """Older mosquittos forget the receive maximum as soon as acknowledgements flow, unless it is 1."""
 
@@ -40,13 +45,15 @@ class Analyzer:
             pipeline.warm_up()
             waits = delays()
             while not stop.requested:
+                began = time.monotonic()
                 try:
                     with self._stream() as connection, stop.calling(connection.interrupt):
-                        waits = delays()
                         self._serve(connection)
                 except ConnectionLostError as error:
                     self._not_ready = str(error)
                     log.warning("%s; trying again, the broker keeps the stream's images", error)
+                    if time.monotonic() - began > STEADY_S:
+                        waits = delays()
                     stop.wait(next(waits))
 
     def _stream(self) -> Connection:

@@ -6,11 +6,13 @@ connection than the one its message came by, where it would acknowledge a newer 
 
 import logging
 import queue
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -78,7 +80,7 @@ class Message:
     topic: str
     payload: bytes
     properties: Mapping[str, str]
-    acknowledge: Callable[[], None]
+    acknowledge: Callable[[], object]
     """Tell the broker to forget the message; does nothing once its connection is gone."""
 
 
@@ -277,9 +279,8 @@ class Connection:
     def _on_message(self, client: Client, _userdata: Any, message: MQTTMessage) -> None:
         properties = getattr(message.properties, "UserProperty", [])
 
-        def acknowledge() -> None:
-            client.ack(message.mid, message.qos)
-
+        # It holds the ids alone: acknowledgements live on in whoever has them, long after the payload is of no use.
+        acknowledge = partial(client.ack, message.mid, message.qos)
         self._incoming.put(Message(message.topic, bytes(message.payload), dict(properties), acknowledge))
 
     def _on_publish(
@@ -318,17 +319,20 @@ class Connection:
 def broker_version(broker: Broker, *, client_id: str, patience_s: float = 1.0) -> tuple[int, ...] | None:
     """Return mosquitto's version as numbers, e.g. (2, 0, 11), or None where the broker does not tell us.
 
-    Raises what `Connection` raises.
+    Raises:
+        ConnectionLostError: the broker cannot be reached.
     """
-    with Connection(broker, client_id=client_id, topics=["$SYS/broker/version"]) as connection:
-        patience = threading.Timer(patience_s, connection.interrupt)
-        patience.start()
-        try:
-            for batch in connection.batches(1):
-                words = batch[0].payload.decode(errors="replace").split()
-                return tuple(int(number) for number in words[-1].split(".")[:3])
-        except ValueError:
-            return None
-        finally:
-            patience.cancel()
+    try:
+        with Connection(broker, client_id=client_id, topics=["$SYS/broker/version"]) as connection:
+            patience = threading.Timer(patience_s, connection.interrupt)
+            patience.start()
+            try:
+                for batch in connection.batches(1):
+                    numbers = re.search(rb"(\d+)\.(\d+)\.(\d+)", batch[0].payload)
+                    return tuple(map(int, numbers.groups())) if numbers else None
+            finally:
+                patience.cancel()
+    except LastingError:
+        # Perhaps only $SYS is not for us; if it is more than that, the next connection says so.
+        return None
     return None

@@ -82,13 +82,16 @@ def _value(environ: Mapping[str, str], name: str, *, secret: bool) -> str | None
     if value is not None:
         raise SettingsError(f"{name} and {name}_FILE are both set; set one of them")
     try:
-        return Path(path).read_text(encoding="utf-8").strip()
+        content = Path(path).read_text(encoding="utf-8").strip()
     except OSError as error:
         raise SettingsError(
             f"{name}_FILE: cannot read {path}: {error.strerror}; create it or correct the path"
         ) from None
     except UnicodeDecodeError:
         raise SettingsError(f"{name}_FILE: {path} is not UTF-8 text; write the secret into it as plain text") from None
+    if not content:
+        raise SettingsError(f"{name}_FILE: {path} is empty; write the secret into it")
+    return content
 
 
 def _explain(error: ValidationError, names: Mapping[str, str]) -> str:
