@@ -1,5 +1,6 @@
 """The servers that the tests share, and the factories for what each test has to itself."""
 
+import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,6 +14,16 @@ from tests.support.mosquitto import NEW, OLD, Mosquitto, find_mosquitto
 from tests.support.programs import Program
 
 PIS = ("pi1", "pi2")
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> Iterator[None]:
+    """Take back what a command did to the root logger when a test ran it in this process."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")
