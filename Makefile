@@ -7,10 +7,10 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 .PHONY: up status down test lint bench lock control dev
 
 up status down: control
-	ansible-playbook -i $(INVENTORY) playbooks/$@.yml $(ARGS) </dev/null
+	ansible-playbook -i $(INVENTORY) playbooks/$@.yml $(if $(PURGE),-e posture_purge=true) $(ARGS) </dev/null
 
 test: dev
-	ansible-playbook -i inventory/local tests/packages.yml </dev/null && pytest tests/unit tests/integration
+	ansible-playbook -i inventory/local tests/packages.yml </dev/null && pytest -n 2 tests/unit tests/integration
 	cd extensions && molecule test --scenario-name default </dev/null
 
 lint: dev
@@ -21,7 +21,7 @@ bench: dev
 	python -m tests.bench $(ARGS)
 
 lock: dev
-	for part in analyzer publisher control dev; do uv pip compile --quiet --universal --generate-hashes --python-version 3.11 requirements/$$part.in --output-file requirements/$$part.txt $(ARGS) || exit; done
+	for part in analyzer publisher control dev; do uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --overrides requirements/overrides.txt requirements/$$part.in --output-file requirements/$$part.txt $(ARGS) || exit; done
 
 control dev:
 	@scripts/bootstrap $@
