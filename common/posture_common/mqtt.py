@@ -9,7 +9,7 @@ import queue
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -253,7 +253,11 @@ class Connection:
         return self._published.pop(mid, None) or self._published.setdefault(mid, Future())
 
     def _close(self) -> None:
-        # Acknowledgements and messages already handed to paho are written before its DISCONNECT.
+        # paho holds messages back that the broker cannot take yet, and would not send them after its DISCONNECT.
+        with self._lock:
+            unanswered = [future for future in self._published.values() if not future.done()]
+        wait(unanswered, CLOSE_TIMEOUT_S)
+        # Acknowledgements are written before it.
         self._client.disconnect()
         self._down.wait(CLOSE_TIMEOUT_S)
         self._client.loop_stop()
