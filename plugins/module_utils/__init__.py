@@ -1,0 +1,1 @@
+"""What modules and offloader share; also installed as the package posture_edge."""
