@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.bench import losing, rates, services
+from tests.bench import loads, losing, planning, rates, services
 from tests.bench.lab import Lab
 from tests.support.databases import Cluster
 from tests.support.mosquitto import NEW, OLD, find_mosquitto
@@ -40,6 +40,9 @@ PARTS = {
     "startup": Part("Start-up, seconds", services.measure_startup),
     "memory": Part("Resident memory, MB", services.measure_memory),
     "losses": Part("Nothing lost, nothing twice", losing.measure),
+    "loads": Part("Reading the nodes' load", loads.measure),
+    "planning": Part("Planning 1,000 streams on 1,000 nodes", planning.measure),
+    "module": Part("One more task in a play", loads.measure_module),
 }
 
 

@@ -1,0 +1,341 @@
+#!/usr/bin/python
+# Copyright: the founders of posture.edge
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# ruff: noqa: E402 - ansible-test wants the documentation before the imports
+"""Module that chooses the node for one more stream."""
+
+DOCUMENTATION = r"""
+module: node_select
+short_description: Choose the node that has room for one more stream, and say why
+version_added: 0.2.0
+description:
+  - Reads the load of the candidates from Prometheus and chooses as the offloader does for a stream that has no node.
+    That is the home if it has room, else the candidate with the lowest expected pressure.
+  - A node's pressure is the largest of its loads in parts of that metric's C(high), so 1 is too busy. The expected
+    pressure is the one with one more stream, O(stream_load).
+  - A node whose load is not known, that is not Ready, cordoned, tainted, too busy, full or would be made too busy is
+    rejected, and RV(rejected) says why.
+  - It looks once. What happened before, such as three busy samples of five, only the offloader takes into account.
+author:
+  - The founders of posture.edge (@posture-edge)
+extends_documentation_fragment:
+  - posture.edge.prometheus
+options:
+  candidates:
+    description:
+      - The nodes to choose from, either a name each or a dictionary of C(name), C(address) and C(role).
+      - The role V(home) is the same as naming the node in O(home).
+    type: list
+    elements: raw
+  label_selector:
+    description: Chooses from the cluster's nodes with these labels instead, for example V(role=worker).
+    type: str
+  kubeconfig:
+    description: How to reach the cluster. Without it E(KUBECONFIG) or C(~/.kube/config).
+    type: path
+  context:
+    description: The context of O(kubeconfig), else its current one.
+    type: str
+  home:
+    description: The candidate that is preferred as long as it has room.
+    type: str
+  streams:
+    description: How many streams each node has already, for O(streams_per_node) and to break ties.
+    type: dict
+    default: {}
+  stream_load:
+    description: What one stream adds to its node, in percent of each metric. V({"gpu": 0, "cpu": 15, "memory": 2}).
+    type: dict
+  streams_per_node:
+    description: How many streams a node takes at most. Without it there is no limit.
+    type: int
+  when_none:
+    description: Whether the task fails where no node has room, or returns an empty RV(node).
+    type: str
+    choices: [fail, empty]
+    default: fail
+attributes:
+  check_mode:
+    description: Can run in check mode and return what it would return otherwise.
+    support: full
+    details: It only reads.
+  diff_mode:
+    description: Returns details on what has changed in diff mode.
+    support: none
+    details: It changes nothing.
+  action_group:
+    description: C(group/posture.edge.posture) in C(module_defaults) sets options for all modules that read load.
+    support: full
+    membership: posture.edge.posture
+notes:
+  - It needs the library C(requests) where it runs, and C(kubernetes) for O(label_selector).
+    Delegate it to C(localhost).
+seealso:
+  - module: posture.edge.node_load_info
+"""
+
+EXAMPLES = r"""
+- name: Choose between the home and two Jetsons
+  posture.edge.node_select:
+    prometheus_url: http://10.77.0.30:9090
+    home: nuc
+    candidates: [nuc, agx, orin]
+  register: choice
+  delegate_to: localhost
+  run_once: true
+
+- name: Show where the next stream goes, and why
+  ansible.builtin.debug:
+    msg: "{{ choice.node }}: {{ choice.reason }}"
+
+- name: Choose among the cluster's workers; a full lab is no failure
+  posture.edge.node_select:
+    prometheus_url: http://10.77.0.30:9090
+    label_selector: role=worker
+    kubeconfig: ~/.kube/config
+    streams_per_node: 1
+    streams:
+      agx: 1
+    when_none: empty
+  register: choice
+  delegate_to: localhost
+"""
+
+RETURN = r"""
+node:
+  description: The chosen node, empty where there is none.
+  returned: success
+  type: str
+  sample: agx
+reason:
+  description: Why it was chosen, or why none was.
+  returned: always
+  type: str
+  sample: gpu 12 % of 60 %
+load:
+  description: The chosen node's metrics, in percent, and how many seconds old their oldest sample is.
+  returned: success
+  type: dict
+  sample:
+    cpu: {percent: 8.1, age_s: 0.81}
+    gpu: {percent: 12.0, age_s: 1.3}
+    memory: {percent: 41.7, age_s: 0.81}
+ranking:
+  description: All candidates, the best one first.
+  returned: always
+  type: list
+  elements: dict
+  sample:
+    - node: agx
+      role: worker
+      verdict: target
+      reason: gpu 12 % of 60 %
+      pressure: 0.46
+      expected: 0.49
+      loads:
+        cpu: {percent: 8.1, age_s: 0.81}
+        gpu: {percent: 12.0, age_s: 1.3}
+        memory: {percent: 41.7, age_s: 0.81}
+    - node: nuc
+      role: home
+      verdict: busy
+      reason: cpu 71 % of 60 %
+      pressure: 1.18
+      expected: 1.43
+      loads:
+        cpu: {percent: 71.0, age_s: 0.81}
+        memory: {percent: 35.2, age_s: 0.81}
+rejected:
+  description: The candidates that have no room, and why.
+  returned: always
+  type: dict
+  sample:
+    nuc: "busy: cpu 71 % of 60 %"
+"""
+
+import traceback
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.posture.edge.plugins.module_utils.arguments import (
+    ARGUMENTS,
+    loads_for,
+    readings_of,
+)
+from ansible_collections.posture.edge.plugins.module_utils.load import (
+    REQUESTS_MISSING,
+    LoadReport,
+    PrometheusError,
+    metrics_from,
+)
+from ansible_collections.posture.edge.plugins.module_utils.placement import (
+    Limits,
+    Node,
+    Settings,
+    Verdict,
+    Word,
+    choose,
+    judge,
+)
+
+try:
+    import kubernetes
+    import urllib3
+except ImportError:
+    KUBERNETES_MISSING: str | None = traceback.format_exc()
+else:
+    KUBERNETES_MISSING = None
+
+OPTIONS = {
+    **ARGUMENTS,
+    "candidates": {"type": "list", "elements": "raw"},
+    "label_selector": {"type": "str"},
+    "kubeconfig": {"type": "path"},
+    "context": {"type": "str"},
+    "home": {"type": "str"},
+    "streams": {"type": "dict", "default": {}},
+    "stream_load": {"type": "dict"},
+    "streams_per_node": {"type": "int"},
+    "when_none": {"type": "str", "choices": ["fail", "empty"], "default": "fail"},
+}
+
+
+def main() -> None:
+    """Choose, and exit with the choice."""
+    module = AnsibleModule(
+        OPTIONS,
+        supports_check_mode=True,
+        mutually_exclusive=[("candidates", "label_selector")],
+        required_one_of=[("candidates", "label_selector")],
+        required_by={"kubeconfig": "label_selector", "context": "label_selector"},
+    )
+    if REQUESTS_MISSING:
+        module.fail_json(msg=missing_required_lib("requests"), exception=REQUESTS_MISSING)
+    if module.params["label_selector"] is not None and KUBERNETES_MISSING:
+        module.fail_json(msg=missing_required_lib("kubernetes"), exception=KUBERNETES_MISSING)
+    try:
+        result = select(module.params)
+    except (PrometheusError, ValueError) as error:
+        module.fail_json(msg=str(error))
+    if not result["node"] and module.params["when_none"] == "fail":
+        module.fail_json(msg=f"No node has room for one more stream: {result['reason']}", **result)
+    module.exit_json(changed=False, **result)
+
+
+def select(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the module returns; raises ValueError (a wrong argument, no cluster) and PrometheusError."""
+    settings = _settings(arguments)
+    entries, states = _candidates(arguments)
+    home = _home(arguments["home"], entries)
+    report = loads_for({**arguments, "nodes": [{**each, "role": _role(each["name"], home)} for each in entries]})
+    nodes = [replace(state, loads=_percents(report, state.name), unknown=_unknown(report, state)) for state in states]
+    verdicts = judge(nodes, settings, streams={name: int(count) for name, count in arguments["streams"].items()})
+    chosen = choose(verdicts, home)
+    rejected = {
+        name: f"{verdict.word.value}: {verdict.reason}"
+        for name, verdict in verdicts.items()
+        if verdict.word is not Word.TARGET
+    }
+    return {
+        "node": chosen.node if chosen else "",
+        "reason": chosen.reason if chosen else "; ".join(f"{name} {why}" for name, why in rejected.items()),
+        "load": readings_of(report.nodes[chosen.node]) if chosen else {},
+        "ranking": [_ranked(verdict, home, report) for verdict in _in_order(verdicts, chosen)],
+        "rejected": rejected,
+    }
+
+
+def _settings(arguments: Mapping[str, Any]) -> Settings:
+    limits = {metric.name: Limits(metric.high, metric.low) for metric in metrics_from(arguments["metrics"])}
+    settings = Settings(limits=limits, streams_per_node=arguments["streams_per_node"])
+    if arguments["stream_load"] is None:
+        return settings
+    return replace(settings, stream_load={name: float(load) for name, load in arguments["stream_load"].items()})
+
+
+def _candidates(arguments: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[Node]]:
+    if arguments["label_selector"] is not None:
+        return _from_cluster(arguments)
+    entries = [{"name": each} if isinstance(each, str) else dict(each) for each in arguments["candidates"]]
+    if not entries:
+        raise ValueError("candidates is empty: name at least one node")
+    if wrong := [each for each in entries if not isinstance(each.get("name"), str)]:
+        raise ValueError(f"candidates: {wrong[0]} has no name")
+    return entries, [Node(each["name"]) for each in entries]
+
+
+def _from_cluster(arguments: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[Node]]:
+    selector = arguments["label_selector"]
+    try:
+        client = kubernetes.config.new_client_from_config(arguments["kubeconfig"], arguments["context"])
+        found = kubernetes.client.CoreV1Api(client).list_node(label_selector=selector, _request_timeout=10).items
+    except (
+        OSError,
+        kubernetes.config.ConfigException,
+        kubernetes.client.ApiException,
+        urllib3.exceptions.HTTPError,
+    ) as error:
+        raise ValueError(f"the cluster cannot be asked for its nodes with {selector}: {error}") from error
+    if not found:
+        raise ValueError(f"no node of the cluster has the labels {selector}: kubectl get nodes --show-labels")
+    return [_entry(node) for node in found], [_state(node) for node in found]
+
+
+def _entry(node: Any) -> dict[str, Any]:
+    addresses = {each.type: each.address for each in node.status.addresses or []}
+    return {"name": node.metadata.name, "address": addresses.get("InternalIP")}
+
+
+def _state(node: Any) -> Node:
+    conditions = {each.type: each.status for each in node.status.conditions or []}
+    # A cordoned node carries a taint that says so again.
+    taints = [each for each in node.spec.taints or [] if not each.key.startswith("node.kubernetes.io/")]
+    return Node(
+        node.metadata.name,
+        ready=conditions.get("Ready") == "True",
+        cordoned=bool(node.spec.unschedulable),
+        tainted=any(each.effect in ("NoSchedule", "NoExecute") for each in taints),
+    )
+
+
+def _home(named: str | None, entries: list[dict[str, Any]]) -> str | None:
+    homes = {each["name"] for each in entries if each.get("role") == "home"} | ({named} if named else set())
+    if len(homes) > 1:
+        raise ValueError(f"there can be one home, not {' and '.join(sorted(homes))}")
+    return next(iter(homes), None)
+
+
+def _role(name: str, home: str | None) -> str:
+    return "home" if name == home else "worker"
+
+
+def _percents(report: LoadReport, name: str) -> dict[str, float]:
+    return {metric: reading.percent for metric, reading in report.nodes[name].readings.items()}
+
+
+def _unknown(report: LoadReport, state: Node) -> str | None:
+    return report.nodes[state.name].unknown
+
+
+def _in_order(verdicts: Mapping[str, Verdict], chosen: Verdict | None) -> list[Verdict]:
+    return sorted(
+        verdicts.values(), key=lambda verdict: (verdict is not chosen, verdict.word is not Word.TARGET, verdict.rank)
+    )
+
+
+def _ranked(verdict: Verdict, home: str | None, report: LoadReport) -> dict[str, Any]:
+    return {
+        "node": verdict.node,
+        "role": _role(verdict.node, home),
+        "verdict": verdict.word.value,
+        "reason": verdict.reason,
+        "pressure": None if verdict.pressure is None else round(verdict.pressure, 3),
+        "expected": None if verdict.expected is None else round(verdict.expected, 3),
+        "loads": readings_of(report.nodes[verdict.node]),
+    }
+
+
+if __name__ == "__main__":
+    main()
