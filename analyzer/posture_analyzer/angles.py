@@ -72,27 +72,33 @@ def judge(looks: Sequence[Look | None], *, neck_threshold: float, body_threshold
         return Posture("No person detected", confidence="sure")
     neck, neck_difference = _combine([each.neck for each in found])
     body, body_difference = _combine([each.body for each in found])
-    if neck is None or body is None:
-        status: Status = "Landmarks not visible"
-    else:
-        status = "Good" if neck < neck_threshold and body < body_threshold else "Bad"
-
     differences = [difference for difference in (neck_difference, body_difference) if difference is not None]
     margins = [
         abs(angle - threshold)
         for angle, threshold in ((neck, neck_threshold), (body, body_threshold))
         if angle is not None
     ]
+    uncertainty = max(differences) / 2 if differences else None
+
+    def status_off_by(error: float) -> Status:
+        if neck is None or body is None:
+            return "Landmarks not visible"
+        return "Good" if neck + error < neck_threshold and body + error < body_threshold else "Bad"
+
     confidence: Confidence = "sure"
-    if len(found) < len(looks) or max(differences, default=0) > MAX_DIFFERENCE_DEGREES:
+    if (
+        len(found) < len(looks)
+        or max(differences, default=0) > MAX_DIFFERENCE_DEGREES
+        or status_off_by(-(uncertainty or 0)) != status_off_by(uncertainty or 0)
+    ):
         confidence = "uncertain"
     elif min(margins, default=math.inf) <= BORDER_DEGREES:
         confidence = "borderline"
     return Posture(
-        status,
+        status_off_by(0),
         neck_angle=neck,
         body_angle=body,
-        uncertainty=max(differences) / 2 if differences else None,
+        uncertainty=uncertainty,
         confidence=confidence,
         landmarks_detected=True,
     )

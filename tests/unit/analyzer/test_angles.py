@@ -170,6 +170,11 @@ def test_the_verdict(passes: int, neck: float | None, body: float | None, status
         ((Look(20, -3.1), Look(20, 3.1)), Posture("Good", 20, 0, 3.1, "uncertain", True)),
         # uncertain says more than borderline
         ((Look(34, 0), Look(44, 0)), Posture("Good", 39, 0, 5, "uncertain", True)),
+        # the looks' own spread decides the status, or does not
+        ((Look(39, 0), Look(42, 0)), Posture("Bad", 40.5, 0, 1.5, "uncertain", True)),
+        ((Look(38, 0), Look(41, 0)), Posture("Good", 39.5, 0, 1.5, "uncertain", True)),
+        ((Look(41, 0), Look(42, 0)), Posture("Bad", 41.5, 0, 0.5, "borderline", True)),
+        ((Look(60, 9), Look(60, 12)), Posture("Bad", 60, 10.5, 1.5, "borderline", True)),
         # on the circle
         ((Look(179, 0), Look(-179, 0)), Posture("Bad", 180, 0, 1, "sure", True)),
         ((Look(-178, 0), Look(179, 0)), Posture("Bad", 179.5, 0, 1.5, "sure", True)),
