@@ -4,14 +4,33 @@ INVENTORY ?= inventory/local
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: up status down test lint bench lock control dev
+.PHONY: up status loads down test test-python test-roles lab lab-down test-lab test-fresh lint bench lock control dev
 
-up status down: control
+up status loads down: control
 	ansible-playbook -i $(INVENTORY) playbooks/$@.yml $(if $(PURGE),-e posture_purge=true) $(ARGS) </dev/null
 
+# Both at once, for each waits a lot; each is shown when it ends.
 test: dev
-	ansible-playbook -i inventory/local tests/packages.yml </dev/null && pytest -n 2 tests/unit tests/integration
+	ansible-playbook -i inventory/local tests/packages.yml </dev/null
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going test-python test-roles
+
+test-python: dev
+	pytest -n 2 tests/unit tests/integration
+
+test-roles: dev
 	cd extensions && molecule test --scenario-name default </dev/null
+
+lab: dev
+	python -m tests.lab up
+
+lab-down: dev
+	python -m tests.lab down
+
+test-lab: dev
+	pytest -o timeout_func_only=true --ignore tests/lab/test_fresh.py tests/lab
+
+test-fresh: dev
+	pytest -o timeout_func_only=true tests/lab/test_fresh.py
 
 lint: dev
 	ruff check && ruff format --check && mypy && yamllint . && ansible-lint --offline && antsibull-changelog lint

@@ -2,6 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The arguments of modules that read load: doc fragment posture.edge.prometheus describes them."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any
 

@@ -6,6 +6,8 @@ One request for each metric, whatever the number of nodes, all side by side. A r
 for the times of the samples behind them. A node without samples, with old ones or with an impossible value is unknown.
 """
 
+from __future__ import annotations
+
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,7 +42,7 @@ TOLERANCE = 0.5
 """How many percentage points below 0 or above 100 are taken as 0 or 100: where scrapes come 10 ms late, the rate of a
 counter over 2 s is wrong by that much. Anything beyond is an error."""
 
-_PART = "posture_part"
+_TIMES = "posture_times"
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def read_loads(
     return LoadReport(loads, tuple(error for column in columns for error in column.errors))
 
 
-def _node_load(node: Node, columns: "Iterable[_Column]") -> NodeLoad:
+def _node_load(node: Node, columns: Iterable[_Column]) -> NodeLoad:
     readings: dict[str, Reading] = {}
     reasons: list[str] = []
     missing: list[str] = []
@@ -157,7 +159,7 @@ class _Column:
         self._now_s = answer.time_s
         for labels, value in answer.series:
             name = self._node_of(labels)
-            if labels.get(_PART) == "0":
+            if _TIMES not in labels:
                 self._values[name].append((labels, value))
             elif value < self._sampled_s.get(name, math.inf):  # the oldest counts; a NaN is none
                 self._sampled_s[name] = value
@@ -202,11 +204,14 @@ class _Column:
         return Reading(min(max(percent, 0.0), 100.0), max(age_s, 0.0))
 
     def _promql(self) -> str:
-        """Return one query for values and sample times, told apart by a label."""
+        """Return one query for values and sample times; a label marks the times."""
         by = ", ".join(dict.fromkeys((self.metric.node_label, "instance")))
-        parts = [self._query, *(f"min by ({by}) ({time})" for time in self.metric.sample_times())]
-        # The line's end closes a comment.
-        return " or ".join(f'label_replace({part}\n, "{_PART}", "{n}", "", "")' for n, part in enumerate(parts))
+        times = [
+            # The line's end closes a comment.
+            f'label_replace(min by ({by}) ({time}\n), "{_TIMES}", "{number}", "", "")'
+            for number, time in enumerate(self.metric.sample_times())
+        ]
+        return " or ".join([f"({self._query}\n)", *times])
 
     def _node_of(self, labels: Mapping[str, str]) -> str | None:
         label = self.metric.node_label
@@ -230,5 +235,5 @@ class _Column:
 
 def _series(labels: Mapping[str, str]) -> str:
     """Return a series as Prometheus writes it."""
-    pairs = ", ".join(f'{name}="{value}"' for name, value in labels.items() if name not in ("__name__", _PART))
+    pairs = ", ".join(f'{name}="{value}"' for name, value in labels.items() if name != "__name__")
     return f"{labels.get('__name__', '')}{{{pairs}}}"

@@ -2,6 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """What is asked of Prometheus: the nodes and the metrics, from configuration, presets and defaults."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -98,7 +100,7 @@ def metric_from(entry: Mapping[str, Any]) -> Metric:
             given[key] = float(given[key])
         except (TypeError, ValueError):
             raise ValueError(f"metric {name}: {key} is a number of percent, not {given[key]!r}") from None
-    if isinstance(given.get("required_by"), list | tuple):
+    if isinstance(given.get("required_by"), (list, tuple)):
         given["required_by"] = tuple(map(str, given["required_by"]))
     default = next((metric for metric in DEFAULT_METRICS if metric.name == name), None)
     if not default and (missing := {"query", "high", "low"} - given.keys()):

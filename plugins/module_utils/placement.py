@@ -11,6 +11,8 @@ one that came home stays there for `hold_s`. Only a node that is gone or not Rea
 to be busy again within that time is avoided twice as long the next time, up to `hold_max_s`.
 """
 
+from __future__ import annotations
+
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -92,7 +94,7 @@ class History:
     samples: tuple[Sample, ...] = ()
     since_relief: int = 0
 
-    def seen(self, sample: Sample) -> "History":
+    def seen(self, sample: Sample) -> History:
         """Return the history with one more sample."""
         return History((*self.samples, sample)[-WINDOW:], min(self.since_relief + 1, WINDOW))
 

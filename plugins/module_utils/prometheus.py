@@ -2,6 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Asks Prometheus one instant query over HTTP. What went wrong is told with URL, cause and next step, and no secret."""
 
+from __future__ import annotations
+
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -97,7 +99,7 @@ class Prometheus:
                 f"{self.url}/api/v1/query answers {status} ({kind}), not as Prometheus does: check port and path"
             ) from None
 
-    def _get(self, promql: str, *, again: bool) -> "requests.Response":
+    def _get(self, promql: str, *, again: bool) -> requests.Response:
         """Return the answer, whatever it says; with `again` what may pass by itself is tried once more."""
         try:
             response = requests.get(
@@ -123,7 +125,7 @@ class Prometheus:
             return self._get(promql, again=False) if again and response.status_code >= 500 else response
         raise PrometheusError(f"Prometheus at {self.url} {problem}")
 
-    def _authorize(self, request: "requests.PreparedRequest") -> "requests.PreparedRequest":
+    def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """Set our own credentials or none: left alone, requests would look into ~/.netrc."""
         if self._basic:
             HTTPBasicAuth(*self._basic)(request)
@@ -133,8 +135,6 @@ class Prometheus:
 
 
 def _parse(answer: Any) -> Answer:
-    if answer["status"] != "success" or answer["data"]["resultType"] != "vector":
-        raise ValueError
     result = answer["data"]["result"]
     series = tuple((each["metric"], float(each["value"][1])) for each in result)
     return Answer(float(result[0]["value"][0]) if result else 0.0, series)

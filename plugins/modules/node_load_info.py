@@ -7,7 +7,7 @@
 DOCUMENTATION = r"""
 module: node_load_info
 short_description: Read the GPU, CPU and memory load of nodes from Prometheus
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - Asks Prometheus one query for each metric, for all nodes at once, and returns each node's load with the age of its
     samples.

@@ -4,10 +4,12 @@
 # ruff: noqa: E402 - ansible-test wants the documentation before the imports
 """Module that chooses the node for one more stream."""
 
+from __future__ import annotations
+
 DOCUMENTATION = r"""
 module: node_select
 short_description: Choose the node that has room for one more stream, and say why
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - Reads the load of the candidates from Prometheus and chooses as the offloader does for a stream that has no node.
     That is the home if it has room, else the candidate with the lowest expected pressure.
@@ -44,7 +46,7 @@ options:
     type: dict
     default: {}
   stream_load:
-    description: What one stream adds to its node, in percent of each metric. V({"gpu": 0, "cpu": 15, "memory": 2}).
+    description: What one stream adds to its node, in percent of each metric. Without it 15 for C(cpu), 2 for C(memory).
     type: dict
   streams_per_node:
     description: How many streams a node takes at most. Without it there is no limit.
@@ -66,7 +68,7 @@ attributes:
   action_group:
     description: C(group/posture.edge.posture) in C(module_defaults) sets options for all modules that read load.
     support: full
-    membership: posture.edge.posture
+    membership: [posture.edge.posture]
 notes:
   - It needs the library C(requests) where it runs, and C(kubernetes) for O(label_selector).
     Delegate it to C(localhost).
