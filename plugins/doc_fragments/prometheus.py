@@ -85,4 +85,17 @@ options:
           - PromQL for the Unix time of each node's samples, for queries whose selectors do not tell it.
           - An example is C(node_textfile_mtime_seconds), where a script writes the values to a file.
         type: str
+attributes:
+  check_mode:
+    description: Can run in check mode and return what it would return otherwise.
+    support: full
+    details: It only reads.
+  diff_mode:
+    description: Returns details on what has changed in diff mode.
+    support: none
+    details: It changes nothing.
+  action_group:
+    description: C(group/posture.edge.posture) in C(module_defaults) sets options for all modules that read load.
+    support: full
+    membership: [posture.edge.posture]
 """

@@ -206,12 +206,9 @@ class _Column:
     def _promql(self) -> str:
         """Return one query for values and sample times; a label marks the times."""
         by = ", ".join(dict.fromkeys((self.metric.node_label, "instance")))
-        times = [
-            # The line's end closes a comment.
-            f'label_replace(min by ({by}) ({time}\n), "{_TIMES}", "{number}", "", "")'
-            for number, time in enumerate(self.metric.sample_times())
-        ]
-        return " or ".join([f"({self._query}\n)", *times])
+        # Series with the same labels come from the same scrape: the first one's time will do. Line ends close comments.
+        times = f"min by ({by}) ({' or '.join(self.metric.sample_times())}\n)"
+        return f'({self._query}\n) or label_replace({times}, "{_TIMES}", "1", "", "")'
 
     def _node_of(self, labels: Mapping[str, str]) -> str | None:
         label = self.metric.node_label

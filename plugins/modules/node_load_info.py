@@ -39,19 +39,6 @@ options:
         type: str
         choices: [home, worker]
         default: worker
-attributes:
-  check_mode:
-    description: Can run in check mode and return what it would return otherwise.
-    support: full
-    details: It only reads.
-  diff_mode:
-    description: Returns details on what has changed in diff mode.
-    support: none
-    details: It changes nothing.
-  action_group:
-    description: C(group/posture.edge.posture) in C(module_defaults) sets options for all modules that read load.
-    support: full
-    membership: [posture.edge.posture]
 notes:
   - It needs the library C(requests) where it runs. Delegate it to C(localhost), or to the host of Prometheus.
 seealso:

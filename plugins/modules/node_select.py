@@ -56,19 +56,6 @@ options:
     type: str
     choices: [fail, empty]
     default: fail
-attributes:
-  check_mode:
-    description: Can run in check mode and return what it would return otherwise.
-    support: full
-    details: It only reads.
-  diff_mode:
-    description: Returns details on what has changed in diff mode.
-    support: none
-    details: It changes nothing.
-  action_group:
-    description: C(group/posture.edge.posture) in C(module_defaults) sets options for all modules that read load.
-    support: full
-    membership: [posture.edge.posture]
 notes:
   - It needs the library C(requests) where it runs, and C(kubernetes) for O(label_selector).
     Delegate it to C(localhost).
@@ -182,14 +169,6 @@ from ansible_collections.posture.edge.plugins.module_utils.placement import (
     judge,
 )
 
-try:
-    import kubernetes
-    import urllib3
-except ImportError:
-    KUBERNETES_MISSING: str | None = traceback.format_exc()
-else:
-    KUBERNETES_MISSING = None
-
 OPTIONS = {
     **ARGUMENTS,
     "candidates": {"type": "list", "elements": "raw"},
@@ -215,19 +194,19 @@ def main() -> None:
     )
     if REQUESTS_MISSING:
         module.fail_json(msg=missing_required_lib("requests"), exception=REQUESTS_MISSING)
-    if module.params["label_selector"] is not None and KUBERNETES_MISSING:
-        module.fail_json(msg=missing_required_lib("kubernetes"), exception=KUBERNETES_MISSING)
     try:
         result = select(module.params)
     except (PrometheusError, ValueError) as error:
         module.fail_json(msg=str(error))
+    except ImportError:
+        module.fail_json(msg=missing_required_lib("kubernetes"), exception=traceback.format_exc())
     if not result["node"] and module.params["when_none"] == "fail":
         module.fail_json(msg=f"No node has room for one more stream: {result['reason']}", **result)
     module.exit_json(changed=False, **result)
 
 
 def select(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the module returns; raises ValueError (a wrong argument, no cluster) and PrometheusError."""
+    """Return what the module returns; raises ValueError (wrong argument, no cluster), PrometheusError, ImportError."""
     settings = _settings(arguments)
     entries, states = _candidates(arguments)
     home = _home(arguments["home"], entries)
@@ -269,6 +248,10 @@ def _candidates(arguments: Mapping[str, Any]) -> tuple[list[dict[str, Any]], lis
 
 
 def _from_cluster(arguments: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[Node]]:
+    # It takes two seconds, and most tasks name their candidates.
+    import kubernetes
+    import urllib3
+
     selector = arguments["label_selector"]
     try:
         client = kubernetes.config.new_client_from_config(arguments["kubeconfig"], arguments["context"])

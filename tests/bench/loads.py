@@ -59,13 +59,15 @@ def measure(lab: Lab, options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def measure_module(lab: Lab, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Measure one more task in a play: node_load_info, and Ansible's own ping beside it."""
+    """Measure one more task in a play: each module, and Ansible's own ping beside them."""
     del lab
     with scraped(3) as url:
         arguments = {"prometheus_url": url, "nodes": [{"name": name} for name in names(3)]}
+        choice = {"prometheus_url": url, "candidates": names(3), "when_none": "empty"}
         tasks = {
             "ansible.builtin.ping": {"ansible.builtin.ping": {}},
             "node_load_info": {"posture.edge.node_load_info": arguments},
+            "node_select": {"posture.edge.node_select": choice},
         }
         seconds: dict[str, list[float]] = {name: [] for name in tasks}
         for _ in range(options.rounds):

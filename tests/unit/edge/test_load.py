@@ -54,8 +54,8 @@ def value(number: float, **labels: str) -> Series:
     return {"__name__": "my_gpu", **labels}, number
 
 
-def sampled(age_s: float, selector: int = 0, **labels: str) -> Series:
-    return {"posture_times": str(selector), **labels}, NOW - age_s
+def sampled(age_s: float, **labels: str) -> Series:
+    return {"posture_times": "1", **labels}, NOW - age_s
 
 
 def read(*series: Series, node: Node = AGX, metric: Metric = GPU, others: tuple[Node, ...] = ()) -> LoadReport:
@@ -110,8 +110,18 @@ def test_two_series_for_a_node_are_an_error_that_names_both(node: Node) -> None:
         ((sampled(1, node="agx"),), True, False, "give no value"),
         ((value(1, node="agx"), sampled(6.1, node="agx")), False, True, "6.1 s old"),
         ((sampled(100, node="agx"),), False, True, "100.0 s old"),
-        ((value(1, node="agx"), sampled(1, node="agx"), sampled(7, 1, node="agx")), False, True, "7.0 s old"),
-        ((value(1, node="agx"), sampled(7, node="agx"), sampled(1, 1, node="agx")), False, True, "7.0 s old"),
+        (
+            (value(1, node="agx"), sampled(1, node="agx"), sampled(7, node="agx", instance="b")),
+            False,
+            True,
+            "7.0 s old",
+        ),
+        (
+            (value(1, node="agx"), sampled(7, node="agx"), sampled(1, node="agx", instance="b")),
+            False,
+            True,
+            "7.0 s old",
+        ),
     ],
 )
 def test_a_node_without_fresh_samples_is_unknown(
