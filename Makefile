@@ -4,7 +4,7 @@ INVENTORY ?= inventory/local
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: up status loads down test test-python test-roles lab lab-down test-lab test-fresh lint bench lock control dev
+.PHONY: up status loads down test test-python test-roles lab lab-down test-fresh lint bench lock control dev
 
 up status loads down: control
 	ansible-playbook -i $(INVENTORY) playbooks/$@.yml $(if $(PURGE),-e posture_purge=true) $(ARGS) </dev/null
@@ -25,9 +25,6 @@ lab: dev
 
 lab-down: dev
 	python -m tests.lab down
-
-test-lab: dev
-	pytest -o timeout_func_only=true --ignore tests/lab/test_fresh.py tests/lab
 
 test-fresh: dev
 	pytest -o timeout_func_only=true tests/lab/test_fresh.py

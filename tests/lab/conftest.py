@@ -1,0 +1,66 @@
+"""The lab that these tests share, and a Kubernetes namespace for each test."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab import images
+from tests.lab.api import Api, wait_for
+from tests.lab.lab import Lab
+from tests.lab.settings import from_environment
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """The five machines: those of `make lab` where it is up, else some that go away with the tests."""
+    lab = Lab(from_environment())
+    found = lab.is_up
+    try:
+        lab.up()
+        yield lab
+    finally:
+        if not found:
+            lab.down()
+
+
+@pytest.fixture(scope="session")
+def kubeconfig(request: pytest.FixtureRequest) -> Path:
+    """The cluster that POSTURE_KUBECONFIG names, which may be thrown away, else the lab's."""
+    given = os.environ.get("POSTURE_KUBECONFIG")
+    if given:
+        return Path(given)
+    lab: Lab = request.getfixturevalue("lab")
+    return lab.kubeconfig
+
+
+@pytest.fixture
+def api(kubeconfig: Path) -> Iterator[Api]:
+    """The cluster's API, as its administrator."""
+    with Api(kubeconfig) as api:
+        yield api
+
+
+@pytest.fixture
+def nodes(api: Api) -> list[str]:
+    """The names of the cluster's Ready nodes."""
+    return sorted(api.ready_nodes())
+
+
+@pytest.fixture
+def image() -> str:
+    """An image with busybox in it: the one that the lab's nodes have, or a public one."""
+    return "docker.io/library/busybox:stable" if os.environ.get("POSTURE_KUBECONFIG") else images.BUSYBOX
+
+
+@pytest.fixture
+def namespace(api: Api) -> Iterator[str]:
+    """A fresh Kubernetes namespace."""
+    name = f"posture-test-{uuid.uuid4().hex[:8]}"
+    api.create("/api/v1/namespaces", {"metadata": {"name": name}})
+    account = f"/api/v1/namespaces/{name}/serviceaccounts/default"
+    wait_for(lambda: api.exists(account), timeout=20, what=f"{name} has its service account")
+    yield name
+    api.delete(f"/api/v1/namespaces/{name}")

@@ -1,0 +1,120 @@
+"""The collection on the lab's five machines, over ssh, by the inventory that users copy: up, again, reboots, down."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab.lab import Lab
+from tests.lab.load import set_load
+from tests.lab.observed import agree, loads
+from tests.lab.settings import FIVE
+from tests.support.waiting import wait_until
+
+_CHECKOUT = Path(__file__).parents[2]
+_RECAP = re.compile(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
+
+
+class Deployment:
+    """A copy of inventory/lab with this lab's addresses and keys over it."""
+
+    def __init__(self, lab: Lab, directory: Path) -> None:
+        self.lab = lab
+        self.inventory = directory / "inventory"
+        shutil.copytree(_CHECKOUT / "inventory/lab", self.inventory, ignore=shutil.ignore_patterns(".secrets"))
+
+    def play(self, name: str, *options: str) -> dict[str, int]:
+        """Run a playbook and return how many tasks changed something on each machine."""
+        command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(self.inventory / "hosts.yml")]
+        command += ["-i", str(self.lab.inventory), *options, f"playbooks/{name}.yml"]
+        done = subprocess.run(
+            command,
+            env=os.environ | {"ANSIBLE_CONFIG": f"{_CHECKOUT}/ansible.cfg", "ANSIBLE_NOCOLOR": "1"},
+            cwd=_CHECKOUT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=1500,
+            check=False,
+        )
+        print(done.stdout)
+        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+        return {host: int(changed) for host, changed, _, _ in _RECAP.findall(done.stdout)}
+
+    def rows(self) -> dict[str, int]:
+        """Return how many rows each Pi has."""
+        query = (
+            "SELECT json_object_agg(pi_id, n) FROM (SELECT pi_id, count(*) AS n FROM posture_results GROUP BY 1) AS t"
+        )
+        text = (
+            self.lab.machine("nuc")
+            .shell(f'runuser -u postgres -- psql -h /var/lib/posture/database -p 5433 -tAc "{query}" posture')
+            .strip()
+        )
+        counts: dict[str, int] = json.loads(text or "{}")
+        return counts
+
+    def services(self, name: str) -> dict[str, str]:
+        """Return the state of each of the collection's services on a machine."""
+        listed = self.lab.machine(name).shell("systemctl list-units --all --plain --no-legend 'posture-*.service'")
+        return {line.split()[0]: line.split()[3] for line in listed.splitlines()}
+
+
+@pytest.fixture(scope="module")
+def deployment(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """What `up` made; taken away at the end."""
+    deployment = Deployment(lab, tmp_path_factory.mktemp("deployment"))
+    assert set(deployment.play("up")) == set(FIVE)
+    yield deployment
+    deployment.play("down", "-e", "posture_purge=true")
+    assert not any(deployment.services(name) for name in FIVE)
+
+
+@pytest.mark.timeout(600)
+def test_a_second_run_changes_nothing(deployment: Deployment) -> None:
+    assert deployment.play("up") == dict.fromkeys(FIVE, 0)
+
+
+def test_rows_of_both_pis_arrive(deployment: Deployment) -> None:
+    wait_until(lambda: set(deployment.rows()) == {"pi1", "pi2"}, timeout=90, describe="both Pis have rows", pause=1)
+
+
+def test_a_nodes_load_reaches_the_prometheus_that_up_made(deployment: Deployment) -> None:
+    set_load(deployment.lab.machine("agx"), {"gpu": 64, "cpu": 33})
+    wanted = {"agx": {"gpu": 64.0, "cpu": 33.0, "memory": 20.0}, "nuc": {"cpu": 5.0}}
+    try:
+        wait_until(
+            lambda: agree(loads(deployment.lab, 9090), wanted),
+            timeout=40,
+            describe=lambda: f"{loads(deployment.lab, 9090)} is {wanted}",
+            pause=0.5,
+        )
+    finally:
+        set_load(deployment.lab.machine("agx"), {"gpu": 5, "cpu": 5})
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("name", FIVE)
+def test_services_come_back_after_a_reboot(deployment: Deployment, name: str) -> None:
+    machine = deployment.lab.machine(name)
+    before = deployment.services(name)
+    boot = machine.booted_at()
+    machine.shell("systemctl reboot")
+    wait_until(lambda: machine.booted_at() not in {boot, ""}, timeout=60, describe=f"{name} is back", pause=0.5)
+    wait_until(
+        lambda: deployment.services(name) == before, timeout=90, describe=f"{name} has its services {before}", pause=0.5
+    )
+    counted = deployment.rows() if name != "nuc" else {}
+    if name in {"nuc", "pi1", "pi2"}:
+        wait_until(lambda: _grew(deployment, counted), timeout=90, describe="rows arrive again", pause=1)
+
+
+def _grew(deployment: Deployment, before: dict[str, int]) -> bool:
+    now = deployment.rows()
+    return all(now.get(pi, 0) > before.get(pi, 0) for pi in ("pi1", "pi2"))
