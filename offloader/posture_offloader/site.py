@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from posture_edge import load, placement
+from posture_edge.observed import limits_of, nodes_of
 
 
 class SiteError(ValueError):
@@ -33,18 +34,10 @@ class Site:
 
     def look(self) -> list[placement.Node]:
         """Ask Prometheus once and return all nodes as they are now; raises load.PrometheusError."""
-        report = load.read_loads(
-            self.prometheus, self.metrics, self.nodes, scrape_interval_s=self.scrape_interval_s
-        ).nodes
-        return [
-            placement.Node(
-                name,
-                {metric: reading.percent for metric, reading in node.readings.items()},
-                node.unknown,
-                tainted=self.tainted and name == self.home,
-            )
-            for name, node in report.items()
-        ]
+        report = load.read_loads(self.prometheus, self.metrics, self.nodes, scrape_interval_s=self.scrape_interval_s)
+        return nodes_of(
+            report, [placement.Node(each.name, tainted=self.tainted and each.name == self.home) for each in self.nodes]
+        )
 
     @property
     def free_home(self) -> str | None:
@@ -98,7 +91,7 @@ def from_arguments(arguments: argparse.Namespace, environ: Mapping[str, str] = o
 def settings_from(metrics: Iterable[load.Metric], variables: Mapping[str, Any]) -> placement.Settings:
     """Return the policy's settings from the metrics and from Ansible's variables."""
     return placement.Settings(
-        limits={metric.name: placement.Limits(metric.high, metric.low) for metric in metrics},
+        limits=limits_of(metrics),
         stream_load={**placement.DEFAULT_STREAM_LOAD, **variables.get("posture_stream_load", {})},
         streams_per_node=variables.get("posture_streams_per_node") or None,
     )

@@ -159,8 +159,8 @@ from ansible_collections.posture.edge.plugins.module_utils.load import (
     PrometheusError,
     metrics_from,
 )
+from ansible_collections.posture.edge.plugins.module_utils.observed import limits_of, nodes_of
 from ansible_collections.posture.edge.plugins.module_utils.placement import (
-    Limits,
     Node,
     Settings,
     Verdict,
@@ -211,8 +211,9 @@ def select(arguments: Mapping[str, Any]) -> dict[str, Any]:
     entries, states = _candidates(arguments)
     home = _home(arguments["home"], entries)
     report = loads_for({**arguments, "nodes": [{**each, "role": _role(each["name"], home)} for each in entries]})
-    nodes = [replace(state, loads=_percents(report, state.name), unknown=_unknown(report, state)) for state in states]
-    verdicts = judge(nodes, settings, streams={name: int(count) for name, count in arguments["streams"].items()})
+    verdicts = judge(
+        nodes_of(report, states), settings, streams={name: int(count) for name, count in arguments["streams"].items()}
+    )
     chosen = choose(verdicts, home)
     rejected = {
         name: f"{verdict.word.value}: {verdict.reason}"
@@ -229,7 +230,7 @@ def select(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _settings(arguments: Mapping[str, Any]) -> Settings:
-    limits = {metric.name: Limits(metric.high, metric.low) for metric in metrics_from(arguments["metrics"])}
+    limits = limits_of(metrics_from(arguments["metrics"]))
     settings = Settings(limits=limits, streams_per_node=arguments["streams_per_node"])
     if arguments["stream_load"] is None:
         return settings
@@ -294,14 +295,6 @@ def _home(named: str | None, entries: list[dict[str, Any]]) -> str | None:
 
 def _role(name: str, home: str | None) -> str:
     return "home" if name == home else "worker"
-
-
-def _percents(report: LoadReport, name: str) -> dict[str, float]:
-    return {metric: reading.percent for metric, reading in report.nodes[name].readings.items()}
-
-
-def _unknown(report: LoadReport, state: Node) -> str | None:
-    return report.nodes[state.name].unknown
 
 
 def _in_order(verdicts: Mapping[str, Verdict], chosen: Verdict | None) -> list[Verdict]:

@@ -8,9 +8,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import requests
 from posture_edge.load import DEFAULT_METRICS, Node, read_loads
 from posture_edge.load import Prometheus as Client
 from tests.bench.lab import Lab
+from tests.bench.timing import compare, seconds
 from tests.support.exporters import Exporter
 from tests.support.prometheus import Prometheus, Target
 from tests.support.waiting import wait_until
@@ -36,25 +38,9 @@ def measure(lab: Lab, options: argparse.Namespace) -> list[dict[str, Any]]:
     for count in (3, 100, 1000):
         with scraped(count) as url:
             client, nodes = Client(url), [Node(name) for name in names(count)]
-            plain, ours = [], []
-            for _ in range(10 * options.rounds):
-                plain.append(_seconds(lambda url=url: _ask(url)))
-                ours.append(
-                    _seconds(
-                        lambda client=client, nodes=nodes: read_loads(
-                            client, DEFAULT_METRICS, nodes, scrape_interval_s=INTERVAL_S
-                        )
-                    )
-                )
-        rows.append(
-            {
-                "nodes": count,
-                "load.py, ms": 1000 * statistics.median(ours),
-                "slowest, ms": 1000 * max(ours),
-                "plain requests, ms": 1000 * statistics.median(plain),
-                "ratio": statistics.median(a / b for a, b in zip(ours, plain, strict=True)),
-            }
-        )
+            read = partial(read_loads, client, DEFAULT_METRICS, nodes, scrape_interval_s=INTERVAL_S)
+            times = compare(("load.py", read), ("plain requests", partial(_ask, url)), 10 * options.rounds)
+        rows.append({"nodes": count, **times})
     return rows
 
 
@@ -69,12 +55,12 @@ def measure_module(lab: Lab, options: argparse.Namespace) -> list[dict[str, Any]
             "node_load_info": {"posture.edge.node_load_info": arguments},
             "node_select": {"posture.edge.node_select": choice},
         }
-        seconds: dict[str, list[float]] = {name: [] for name in tasks}
+        taken: dict[str, list[float]] = {name: [] for name in tasks}
         for _ in range(options.rounds):
-            empty = _seconds(lambda: _play([]))
+            empty = seconds(lambda: _play([]))
             for name, task in tasks.items():
-                seconds[name].append((_seconds(lambda task=task: _play([task] * TASKS)) - empty) / TASKS)
-    return [{"task": name, "seconds": statistics.median(each)} for name, each in seconds.items()]
+                taken[name].append((seconds(lambda task=task: _play([task] * TASKS)) - empty) / TASKS)
+    return [{"task": name, "seconds": statistics.median(each)} for name, each in taken.items()]
 
 
 def names(count: int) -> list[str]:
@@ -137,9 +123,3 @@ def _play(tasks: list[dict[str, Any]]) -> None:
         ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if ran.returncode:
         raise RuntimeError(f"the play failed: {ran.stdout[-2000:]}{ran.stderr[-2000:]}")
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began

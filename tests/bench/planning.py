@@ -2,13 +2,12 @@
 
 import argparse
 import json
-import statistics
-import time
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from posture_edge.placement import Node, Settings, Snapshot, State, plan
 from tests.bench.lab import Lab
+from tests.bench.timing import compare
 
 NODES = STREAMS = 1000
 
@@ -22,27 +21,16 @@ def measure(lab: Lab, options: argparse.Namespace) -> list[dict[str, Any]]:
     overloaded = placed
     for tick in range(1, 3):
         overloaded = _plan(busy, overloaded, 3 * tick)
-    situations: dict[str, Callable[[], object]] = {
+    situations = {
         "every stream is new": lambda: _plan(calm, State(), 0),
         "nothing moves": lambda: _plan(calm, placed, 3),
         "a third of the nodes is overloaded": lambda: _plan(busy, overloaded, 9),
     }
-    rows = []
-    for situation, run in situations.items():
-        baseline, ours = [], []
-        for _ in range(10 * options.rounds):
-            baseline.append(_seconds(lambda: json.dumps([dict(node.loads) for node in calm])))
-            ours.append(_seconds(run))
-        rows.append(
-            {
-                "situation": situation,
-                "plan, ms": 1000 * statistics.median(ours),
-                "slowest, ms": 1000 * max(ours),
-                "the loads as JSON, ms": 1000 * statistics.median(baseline),
-                "ratio": statistics.median(a / b for a, b in zip(ours, baseline, strict=True)),
-            }
-        )
-    return rows
+    loads = partial(json.dumps, [dict(node.loads) for node in calm])
+    return [
+        {"situation": situation, **compare(("plan", run), ("the loads as JSON", loads), 10 * options.rounds)}
+        for situation, run in situations.items()
+    ]
 
 
 def _node(number: int, *, extra: float) -> Node:
@@ -53,9 +41,3 @@ def _node(number: int, *, extra: float) -> Node:
 def _plan(nodes: list[Node], state: State, seconds: float) -> State:
     streams = [f"pi{number:04}" for number in range(STREAMS)]
     return plan(Snapshot(seconds, nodes, streams, home=nodes[0].name), state, Settings()).state
-
-
-def _seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
