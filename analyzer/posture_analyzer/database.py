@@ -49,7 +49,8 @@ _TYPES = {"landmarks_detected": "boolean"} | dict.fromkeys(
     ("captured_time", "received_time", "analyzed_time"), "timestamptz"
 ) | dict.fromkeys(("neck_angle", "body_angle", "inference_ms", "uncertainty"), "float8")  # fmt: skip
 _COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
-_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM posture_results"  # noqa: S608  (names of our own)
+_CASTS = {name: f"{name}::{_TYPES.get(name, 'text')}" for name in _COLUMNS}  # a lab's own table may have other types
+_SELECT = f"SELECT {', '.join(_CASTS.values())} FROM posture_results"  # noqa: S608  (names of our own)
 _ROWS = f"{_SELECT} JOIN unnest(%s::text[], %s::text[]) AS wanted (pi_id, image_id) USING (pi_id, image_id)"
 _INSERT = f"""
     INSERT INTO posture_results ({", ".join(_COLUMNS)})
@@ -65,6 +66,7 @@ _LASTING_CONNECT_ERRORS = (
     "no pg_hba.conf entry",
     "certificate",
     "does not support SSL",
+    "connection is bad: invalid ",  # libpq on a value in the URL: sslmode, port, ...
 )
 _MIGRATE = "apply roles/database/files/migrations, as the role database does"
 _REMEDIES: dict[type[psycopg.Error], str] = {

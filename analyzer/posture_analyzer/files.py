@@ -1,6 +1,7 @@
 """`posture-analyzer image`: image files to postures, as a table or as the shape that tools read."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,9 @@ class FileResult:
         return {"file": str(self.file), **values}
 
 
-def analyse_files(files: Iterable[Path], settings: AnalysisSettings, *, save_to: Path | None) -> Iterator[FileResult]:
+def analyse_files(files: Sequence[Path], settings: AnalysisSettings, *, save_to: Path | None) -> Iterator[FileResult]:
     """Yield what is found in each file; write the annotated pictures into `save_to` where given."""
+    taken = {file.resolve() for file in files}
     with Analyst(settings) as analyst:
         for file in files:
             try:
@@ -42,8 +44,16 @@ def analyse_files(files: Iterable[Path], settings: AnalysisSettings, *, save_to:
             analysis = analyst.analyse(image)
             if save_to is not None and analysis.annotated is not None:
                 save_to.mkdir(parents=True, exist_ok=True)
-                gallery.save(save_to / f"{file.stem}.jpg", analysis.annotated)
+                gallery.save(_free_name(save_to, file.stem, taken), analysis.annotated)
             yield FileResult(file, analysis.posture, analysis.problem)
+
+
+def _free_name(directory: Path, stem: str, taken: set[Path]) -> Path:
+    """Return a name that neither a file to analyse nor an earlier picture of this run has, and take it."""
+    names = itertools.chain([f"{stem}.jpg"], (f"{stem}-{number}.jpg" for number in itertools.count(2)))
+    path = next(path for path in (directory / name for name in names) if path.resolve() not in taken)
+    taken.add(path.resolve())
+    return path
 
 
 def table(results: Sequence[FileResult]) -> str:
@@ -51,7 +61,7 @@ def table(results: Sequence[FileResult]) -> str:
     header = ("file", "status", "neck", "body", "+-", "confidence")
     rows = [
         (
-            str(result.file),
+            str(result.file).encode(errors="replace").decode(),  # a name need not be text
             result.posture.posture_status,
             _degrees(result.posture.neck_angle),
             _degrees(result.posture.body_angle),

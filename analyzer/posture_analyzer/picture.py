@@ -48,6 +48,8 @@ def read(image: bytes, *, max_pixels: int) -> Pixels:
         raise UndecodableError(f"{width} x {height} pixels are not within 1 and the {max_pixels} of POSTURE_MAX_PIXELS")
     if max(width, height) > MAX_SIDE:
         raise UndecodableError(f"{width} x {height} pixels: a side is longer than {MAX_SIDE}")
+    if header.format == "PNG":
+        image = _still(image)
     try:
         pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
@@ -55,6 +57,19 @@ def read(image: bytes, *, max_pixels: int) -> Pixels:
     if pixels is None:
         raise UndecodableError("the image's data is damaged or cut short")
     return pixels.astype(np.uint8, copy=False)
+
+
+def _still(png: bytes) -> bytes:
+    """Return a PNG without its animation: OpenCV 4.11 writes past its buffers when a later frame is damaged."""
+    if b"acTL" not in png:
+        return png
+    parts, start = [png[:8]], 8
+    while start < len(png):
+        end = start + 12 + int.from_bytes(png[start : start + 4])
+        if png[start + 4 : start + 8] not in (b"acTL", b"fcTL", b"fdAT"):
+            parts.append(png[start:end])
+        start = end
+    return b"".join(parts)
 
 
 def resize(pixels: Pixels) -> Pixels:

@@ -66,6 +66,7 @@ class Pipeline:
         self._work: queue.Queue[Work | None] = queue.Queue(maxsize=4 * settings.workers)
         self._done: queue.Queue[Done | None] = queue.Queue(maxsize=LARGEST_BATCH)
         self._in_work: dict[Key, Work] = {}
+        metrics.IN_WORK.set_function(lambda: len(self._in_work))
         self._lock = threading.Lock()
         self._connection: Connection | None = None
         self._failure: BaseException | None = None

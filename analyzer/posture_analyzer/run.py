@@ -84,4 +84,4 @@ class Analyzer:
             metrics.READY.set(0)
 
     def _ready(self) -> str | None:
-        return self._not_ready or self._pipeline.trouble()
+        return "; ".join(filter(None, [self._not_ready, self._pipeline.trouble()])) or None

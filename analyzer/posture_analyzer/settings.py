@@ -81,6 +81,14 @@ class AnalyzerSettings(AnalysisSettings, Settings):
             )
         return url
 
+    @field_validator("supabase_host", "supabase_db", "supabase_user")
+    @classmethod
+    def _is_no_url(cls, part: str | None) -> str | None:
+        # Messages quote it, and a URL holds the password.
+        if part is not None and "://" in part:
+            raise ValueError("a URL; the whole of it belongs in POSTURE_DATABASE_URL, here only its part")
+        return part
+
     @field_validator("supabase_ssl")
     @classmethod
     def _ssl_is_a_mode(cls, mode: str) -> str:

@@ -1,7 +1,6 @@
 """Choosing a node by what a real Prometheus says: the module in a play, explain, record and replay."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,22 +11,11 @@ from typing import Any
 import pytest
 
 from tests.support.exporters import Exporter
+from tests.support.modules import run_module
 from tests.support.prometheus import Prometheus, Target
 from tests.support.waiting import free_port, wait_until
 
 NODES = ("nuc", "agx", "orin")
-PLAY = """
-- hosts: localhost
-  gather_facts: false
-  tasks:
-    - posture.edge.node_select: {arguments}
-      register: choice
-      ignore_errors: true
-    - ansible.builtin.copy:
-        content: "{{{{ choice | to_json }}}}"
-        dest: {result}
-        mode: "0600"
-"""
 
 
 def metric(**loads: float) -> str:
@@ -56,24 +44,8 @@ def set_loads(exporter: Exporter, prometheus: Prometheus, **loads: float) -> Non
 
 
 def select(tmp_path: Path, prometheus_url: str, **arguments: Any) -> Any:
-    """Run the module as a task, in check mode: it only reads."""
-    play, result = tmp_path / "play.yml", tmp_path / "result.json"
     given = {"prometheus_url": prometheus_url, "metrics": METRICS, "stream_load": {"cpu": 15}, **arguments}
-    play.write_text(PLAY.format(arguments=json.dumps(given), result=result))
-    checkout = Path(__file__).parents[2]
-    ran = subprocess.run(
-        [
-            *(Path(sys.executable).with_name("ansible-playbook"), "-i", "localhost,", "-c", "local", play),
-            *("-e", f"ansible_python_interpreter={sys.executable}"),
-        ],
-        env={**os.environ, "ANSIBLE_CONFIG": str(checkout / "ansible.cfg"), "ANSIBLE_LOCALHOST_WARNING": "false"},
-        cwd=checkout,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.exists(), ran.stdout + ran.stderr
-    return json.loads(result.read_text())
+    return run_module(tmp_path, "node_select", given)
 
 
 def test_module_chooses_home_then_the_least_loaded_and_says_why(

@@ -71,6 +71,10 @@ class Api:
         answer: Object = self._ask("POST", path, content=content).json()
         return answer
 
+    def change(self, path: str, content: Object) -> None:
+        """Merge `content` into an object; null takes a key away."""
+        self._ask("PATCH", path, content=content)
+
     def delete(self, path: str) -> None:
         """Delete an object and what hangs on it."""
         self._ask("DELETE", path, content={"propagationPolicy": "Background"})
@@ -95,7 +99,11 @@ class Api:
     def _ask(
         self, verb: str, path: str, *, params: Mapping[str, str] | None = None, content: Object | None = None
     ) -> requests.Response:
-        answer = self._session.request(verb, self._server + path, params=params, json=content, timeout=10)
+        body = None if content is None else json.dumps(content)
+        kind = "application/merge-patch+json" if verb == "PATCH" else "application/json"
+        answer = self._session.request(
+            verb, self._server + path, params=params, data=body, headers={"Content-Type": kind}, timeout=10
+        )
         if answer.status_code == 404:
             raise LookupError(f"{path}: not found")
         if not answer.ok:

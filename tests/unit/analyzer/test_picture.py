@@ -1,5 +1,6 @@
 """Encoded images to pixels: every kind that a camera may send, and what is refused."""
 
+import contextlib
 import random
 
 import cv2
@@ -33,6 +34,7 @@ GOOD = {
     "grey png with alpha": encoded("PNG", "LA"),
     "16-bit png": images.sixteen_bit_png(CAMERA),
     "16-bit grey png": cv2.imencode(".png", EXPECTED[:, :, 0].astype(np.uint16) * 257)[1].tobytes(),
+    "animated png": encoded("PNG", save_all=True, append_images=[images.opened(CAMERA).rotate(90, expand=False)]),
     "webp": encoded("WEBP"),
     "lossless webp": encoded("WEBP", lossless=True),
     "webp with alpha": encoded("WEBP", "RGBA"),
@@ -97,7 +99,7 @@ def test_the_limit_is_on_the_pixels() -> None:
     assert f"{WIDTH} x {HEIGHT} pixels" in refusal(CAMERA, max_pixels=WIDTH * HEIGHT - 1)
 
 
-@pytest.mark.parametrize("kind", ["jpeg", "progressive jpeg", "png", "webp", "bmp"])
+@pytest.mark.parametrize("kind", ["jpeg", "progressive jpeg", "png", "animated png", "webp", "bmp"])
 def test_damaged_bytes_are_read_or_refused(kind: str) -> None:
     chance = random.Random(kind)  # noqa: S311  (no secret)
     for _ in range(60):
@@ -109,6 +111,16 @@ def test_damaged_bytes_are_read_or_refused(kind: str) -> None:
         except picture.UndecodableError:
             continue
         assert pixels.ndim == 3
+
+
+def test_damaged_frames_of_an_animation_do_not_end_the_process() -> None:
+    chance = random.Random(1)  # noqa: S311  (no secret)
+    for _ in range(60):
+        damaged = bytearray(GOOD["animated png"])
+        for _ in range(4):
+            damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+        with contextlib.suppress(picture.UndecodableError):
+            picture.read(bytes(damaged), max_pixels=LIMIT)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from posture_edge.load import (
 )
 from posture_edge.prometheus import Answer, QueryError
 from tests.support.exporters import Exporter
-from tests.support.waiting import free_port
+from tests.support.waiting import free_port, wait_until
 
 NOW = 1_790_000_000.0
 GPU = Metric("gpu", "my_gpu", required_by="workers")
@@ -470,6 +470,7 @@ def test_silence_ends_with_the_timeout_and_is_not_tried_again(server: Exporter) 
     with pytest.raises(PrometheusError, match=r"does not answer within 0.2 s"):
         Prometheus(server.url, timeout_s=0.2).query("up")
     assert time.monotonic() - began < 2
+    wait_until(lambda: server.requests, timeout=5, describe="the request was seen")
     assert len(server.requests) == 1
 
 
