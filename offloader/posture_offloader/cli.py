@@ -37,7 +37,7 @@ def _explain(options: argparse.Namespace) -> int:
     lab = site.from_arguments(options)
     placed = dict(text.split("=", 1) for text in options.on)
     nodes = lab.look()
-    streams = dict.fromkeys((*lab.streams, *placed)) if options.stream or not placed else placed
+    streams = dict.fromkeys((*lab.streams, *placed)) if options.stream or options.inventory or not placed else placed
     planned = explain(nodes, streams, placed=placed, home=lab.free_home, settings=lab.settings)
     print(json.dumps(as_json(planned, nodes), indent=2) if options.json else as_text(planned))
     return 0

@@ -66,6 +66,7 @@ def from_arguments(arguments: argparse.Namespace, environ: Mapping[str, str] = o
             "no node is known: give --inventory with hosts in the groups home and workers, or --worker NAME"
         )
     try:
+        _check(variables, "posture_prometheus_url" if not arguments.prometheus else "")
         metrics = load.metrics_from(variables.get("posture_metrics"))
         prometheus = load.Prometheus(
             arguments.prometheus or inventory.prometheus_url(),
@@ -74,6 +75,9 @@ def from_arguments(arguments: argparse.Namespace, environ: Mapping[str, str] = o
             password=_secret(environ, variables, "posture_prometheus_password"),
             ca_file=variables.get("posture_prometheus_ca_file"),
         )
+        scrape_interval_s = _number(variables.get("posture_scrape_interval") or 2, "posture_scrape_interval")
+        tainted = _is_true(variables.get("posture_taint_home"))
+        settings = settings_from(metrics, variables)
     except ValueError as error:
         raise SiteError(str(error)) from None
     return Site(
@@ -82,19 +86,49 @@ def from_arguments(arguments: argparse.Namespace, environ: Mapping[str, str] = o
         nodes=nodes,
         streams=tuple(arguments.stream) or inventory.streams(),
         home=home.name if home else None,
-        tainted=bool(variables.get("posture_taint_home", False)),
-        scrape_interval_s=float(variables.get("posture_scrape_interval", 2)),
-        settings=settings_from(metrics, variables),
+        tainted=tainted,
+        scrape_interval_s=scrape_interval_s,
+        settings=settings,
     )
 
 
 def settings_from(metrics: Iterable[load.Metric], variables: Mapping[str, Any]) -> placement.Settings:
     """Return the policy's settings from the metrics and from Ansible's variables."""
+    wanted = variables.get("posture_stream_load") or {}
+    if not isinstance(wanted, Mapping):
+        raise SiteError(f"posture_stream_load: it is percent by metric, not {wanted!r}")
+    given = {metric: _number(more, f"posture_stream_load: {metric}") for metric, more in wanted.items()}
     return placement.Settings(
         limits=limits_of(metrics),
-        stream_load={**placement.DEFAULT_STREAM_LOAD, **variables.get("posture_stream_load", {})},
-        streams_per_node=variables.get("posture_streams_per_node") or None,
+        stream_load={**placement.DEFAULT_STREAM_LOAD, **given},
+        streams_per_node=int(_number(variables.get("posture_streams_per_node") or 0, "posture_streams_per_node"))
+        or None,
     )
+
+
+def _check(variables: Mapping[str, Any], *also: str) -> None:
+    """Raise SiteError for a variable that only a playbook can work out: `ansible-inventory` does not."""
+    ours = ("posture_metrics", "posture_stream_load", "posture_streams_per_node", "posture_taint_home", *also)
+    ours += ("posture_scrape_interval", "posture_prometheus_user", "posture_prometheus_ca_file")
+    for name in ours:
+        text = json.dumps(variables.get(name))
+        if "{{" in text or "__ansible_vault" in text:
+            raise SiteError(f"{name} is a template or in a Vault, which only a playbook can read: write it out")
+
+
+def _number(value: Any, what: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not 0 <= number < float("inf"):
+        raise ValueError(f"{what} must be a number from 0 on, not {value!r}")
+    return number
+
+
+def _is_true(value: object) -> bool:
+    """Return what Ansible takes the value for: an inventory in INI form says "false"."""
+    return str(value).strip().lower() in ("true", "yes", "on", "1", "y", "t", "1.0")
 
 
 @dataclass(frozen=True)
@@ -171,4 +205,6 @@ def _secret(environ: Mapping[str, str], variables: Mapping[str, Any], name: str)
     if path := environ.get(f"{name.upper()}_FILE"):
         return Path(path).read_text(encoding="utf-8").strip()
     secret = environ.get(name.upper()) or variables.get(name)
+    if isinstance(secret, Mapping) or "{{" in str(secret):
+        raise SiteError(f"{name} is a template or in a Vault, which only a playbook can read: set {name.upper()}")
     return None if secret is None else str(secret)

@@ -84,8 +84,8 @@ def _entries(lines: Iterable[str], name: str) -> Iterator[tuple[str, dict[str, A
         if not line.strip():
             continue
         try:
-            entry = json.loads(line)
-        except ValueError as error:
+            entry = json.loads(line, parse_int=lambda digits: int(digits) if len(digits) < 300 else float(digits))
+        except (ValueError, RecursionError) as error:
             raise TraceError(f"{where}: no JSON: {error}") from error
         if not isinstance(entry, dict):
             raise TraceError(f"{where}: a line must be a JSON object, this is {_shown(entry)}")
@@ -97,12 +97,15 @@ def _header(entry: Mapping[str, Any], where: str) -> Header:
     if home is not None and not isinstance(home, str):
         raise TraceError(f"{where}: home must be a node's name or null, it is {_shown(home)}")
     nodes = _names(entry, "nodes", where)
-    stream_load = entry.get("stream_load")
+    given = entry.get("stream_load")
+    stream_load = None if given is None else _percents(given, f"{where}: stream_load")
+    if stream_load and (wrong := _wrong(stream_load)):
+        raise TraceError(f"{where}: stream_load: {wrong}")
     return Header(
         home=home,
         nodes=nodes if home is None or home in nodes else (home, *nodes),
         streams=_names(entry, "streams", where),
-        stream_load=None if stream_load is None else _percents(stream_load, f"{where}: stream_load"),
+        stream_load=stream_load,
     )
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from .load import LoadReport, NodeLoad, Prometheus, metrics_from, nodes_from, read_loads
 
@@ -34,6 +35,13 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         },
     },
 }
+
+
+def hide_password(module: Any) -> None:
+    """Keep a password that stands in the URL out of what Ansible shows of the module's arguments."""
+    password = urlsplit(module.params["prometheus_url"]).password
+    if password:
+        module.no_log_values |= {password, unquote(password)}
 
 
 def loads_for(arguments: Mapping[str, Any]) -> LoadReport:

@@ -84,6 +84,8 @@ def metrics_from(entries: Iterable[Mapping[str, Any]] | None) -> tuple[Metric, .
 
 def metric_from(entry: Mapping[str, Any]) -> Metric:
     """Return the metric of one entry; what it leaves out is as in the default metric of its name. As above."""
+    if not isinstance(entry, Mapping):
+        raise ValueError(f"metrics: an entry is a dictionary with a name, not {entry!r}")  # noqa: TRY004 - as the others
     given = {key: value for key, value in entry.items() if value is not None}
     name, preset = given.get("name"), given.pop("preset", None)
     if not isinstance(name, str) or not name:

@@ -7,8 +7,8 @@ returns a decision for each stream, a verdict on each node, and what to remember
 offloader, `posture-offloader replay` and the module `node_select` all decide here.
 
 Two rules keep streams from going back and forth. A stream does not go back to a node within `hold_s` of leaving it, and
-one that came home stays there for `hold_s`. Only a node that is gone or not Ready overrides them. A home that turns out
-to be busy again within that time is avoided twice as long the next time, up to `hold_max_s`.
+one that came home stays there for `hold_s`. Only a node that is gone or not Ready overrides them, where no other has
+room. A home that turns out to be busy again within that time is avoided twice as long the next time, up to `hold_max_s`.
 """
 
 from __future__ import annotations
@@ -286,9 +286,12 @@ class _Tick:
         home = self.snapshot.home
         not_home = "" if home is None or placement.node == home else self._not_home(placement, home)
         if home is not None and placement.node != home and not not_home:
-            return self._come_home(stream, home)
+            reason = f"home {home} was below every low limit in {WINDOW} of {WINDOW} samples"
+            return self._come_home(stream, home, reason)
         if self.histories[placement.node].needs_relief():
             return self._relieve(stream, placement)
+        if placement.regrets and self._at_home_s(placement) > 2 * self.settings.hold_s:
+            self.placements[stream] = replace(placement, regrets=False)  # it ended well after all
         kept = f"{placement.node} keeps it: {self.verdicts[placement.node].reason}"
         return _stay(stream, placement, f"{kept}; {not_home}" if not_home else kept)
 
@@ -304,7 +307,8 @@ class _Tick:
         if home is not None and self._takes_anything(home):
             cause = "no node has room" if self.snapshot.prometheus else "Prometheus does not answer"
             return self._go(stream, home, f"{cause}: it starts at home")
-        return Decision(stream, None, None, "it waits: no node has room and there is no home that could take it")
+        cause = "no node has room" if self.snapshot.prometheus else "Prometheus does not answer"
+        return Decision(stream, None, None, f"it waits: {cause} and there is no home that could take it")
 
     def _rescue(self, stream: str, placement: Placement, cause: str) -> Decision:
         why = f"{placement.node} is {cause}"
@@ -312,17 +316,17 @@ class _Tick:
         if wait:
             return _stay(stream, placement, f"{why}, but {wait}")
         home = self.snapshot.home
-        if home is not None and self._is_target(home):
-            return self._go(stream, home, f"{why}; home {home} takes it: {self.current[home].reason}")
-        best = self._best_worker()
-        if best is not None:
-            return self._go(stream, best, f"{why}; {self._expected(best)}")
+        for avoiding in (placement, None):  # a node that it left just now is better than none, and no better than that
+            if home is not None and self._is_target(home) and not (avoiding and self._barred(avoiding, home)):
+                return self._go(stream, home, f"{why}; home {home} takes it: {self.current[home].reason}")
+            best = self._best_worker(avoiding)
+            if best is not None:
+                return self._go(stream, best, f"{why}; {self._expected(best)}")
         if home is not None and home != placement.node and self._takes_anything(home):
             return self._go(stream, home, f"{why} and no node has room: it goes home")
         return _stay(stream, placement, f"{why}, but no node has room: it waits")
 
-    def _come_home(self, stream: str, home: str) -> Decision:
-        reason = f"home {home} was below every low limit in {WINDOW} of {WINDOW} samples"
+    def _come_home(self, stream: str, home: str, reason: str) -> Decision:
         decision = self._go(stream, home, reason)
         self.placements[stream] = replace(self.placements[stream], came_home=self.snapshot.time)
         return decision
@@ -343,11 +347,14 @@ class _Tick:
         wait = self._must_wait(placement) or settling
         if wait:
             return _stay(stream, placement, f"{why}; but {wait}")
-        best = self._best_worker(placement)
-        if best is None:
-            return _stay(stream, placement, f"{why}; but no node has room that it did not leave just now")
+        best, home = self._best_worker(placement), self.snapshot.home
         history = self.histories[placement.node]
-        decision = self._go(stream, best, f"{why}; {self._expected(best)}")
+        if best is not None:
+            decision = self._go(stream, best, f"{why}; {self._expected(best)}")
+        elif home is not None and self._is_calm(home) and not self._barred(placement, home):
+            decision = self._go(stream, home, f"{why}; only home {home} has room: {self.current[home].reason}")
+        else:
+            return _stay(stream, placement, f"{why}; but no node has room that it did not leave just now")
         self.histories[placement.node] = replace(history, since_relief=0)
         return decision
 
@@ -359,10 +366,11 @@ class _Tick:
             return f"one stream leaves {placement.node} at a time"
         return ""
 
+    def _at_home_s(self, placement: Placement) -> float:
+        return float("inf") if placement.came_home is None else self.snapshot.time - placement.came_home
+
     def _settling_at_home(self, placement: Placement) -> str:
-        if placement.came_home is None:
-            return ""
-        left = placement.came_home + self.settings.hold_s - self.snapshot.time
+        left = self.settings.hold_s - self._at_home_s(placement)
         return f"it came home just now and stays {left:.0f} s more" if left >= 0 else ""
 
     def _barred(self, placement: Placement, node: str) -> str:
@@ -371,6 +379,11 @@ class _Tick:
 
     def _is_target(self, node: str) -> bool:
         return node in self.current and self.current[node].word is Word.TARGET
+
+    def _is_calm(self, node: str) -> bool:
+        """Whether it is a target that was not too busy in any of the last samples."""
+        samples = self.histories[node].samples if node in self.histories else ()
+        return self._is_target(node) and len(samples) == WINDOW and not _count_busy(samples)
 
     def _takes_anything(self, node: str) -> bool:
         if node not in self.current or self.current[node].word in REFUSING:
@@ -419,8 +432,7 @@ class _Tick:
             return Placement(node, now)
         hold_s, home_hold_s = settings.hold_s, before.home_hold_s
         if before.node == home:
-            soon = before.came_home is not None and now - before.came_home < settings.hold_s
-            again = soon or before.regrets
+            again = before.regrets or self._at_home_s(before) < settings.hold_s
             doubled = 2 * home_hold_s if again else 0.0
             hold_s = home_hold_s = min(max(settings.hold_s, doubled), settings.hold_max_s)
         barred = {name: until for name, until in before.barred.items() if until >= now}
@@ -441,7 +453,8 @@ def _alone(node: Node, settings: Settings, history: History) -> Verdict:
     if not node.ready:
         return Verdict(node.name, Word.NOT_READY, "not Ready, or gone")
     if node.unknown is not None or not node.loads:
-        return Verdict(node.name, Word.UNKNOWN, node.unknown or "no load is known of it")
+        lately = f"; too busy in {_count_busy(history.samples)} of {WINDOW} samples" if history.overloaded() else ""
+        return Verdict(node.name, Word.UNKNOWN, f"{node.unknown or 'no load is known of it'}{lately}")
     now, metric = pressure(node.loads, settings.limits)
     load = f"{metric} {node.loads[metric]:.0f} % of {settings.limits.get(metric, ANY_METRIC).high:g} %"
     if node.cordoned:
@@ -470,11 +483,13 @@ def _with_streams(alone: Verdict, node: Node, settings: Settings, streams: int, 
 
 
 def _sample(node: Node, settings: Settings) -> Sample:
-    if not node.ready or node.unknown is not None or not node.loads:
+    if not node.ready or not node.loads:
         return NOTHING_SEEN
     limits = settings.limits
     if pressure(node.loads, limits)[0] >= 1:
-        return BUSY
+        return BUSY  # whatever else is not known of it
+    if node.unknown is not None:
+        return NOTHING_SEEN
     return (
         FREE if all(load < limits.get(metric, ANY_METRIC).low for metric, load in node.loads.items()) else NOTHING_SEEN
     )

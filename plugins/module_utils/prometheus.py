@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ class Prometheus:
             raise PrometheusError(f"Prometheus at {self.url} answers {status}: check the token, or user and password")
         try:
             answer = response.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = None
         problem = str(answer.get("error", "")) if isinstance(answer, dict) and answer.get("status") == "error" else ""
         if response.status_code >= 500:
@@ -136,8 +137,13 @@ class Prometheus:
 
 def _parse(answer: Any) -> Answer:
     result = answer["data"]["result"]
-    series = tuple((each["metric"], float(each["value"][1])) for each in result)
-    return Answer(float(result[0]["value"][0]) if result else 0.0, series)
+    series = tuple(
+        ({key: str(value) for key, value in each["metric"].items()}, float(each["value"][1])) for each in result
+    )
+    time_s = float(result[0]["value"][0]) if result else 0.0
+    if not math.isfinite(time_s):
+        raise ValueError("an answer without a time")
+    return Answer(time_s, series)
 
 
 def _cause(error: BaseException) -> str:

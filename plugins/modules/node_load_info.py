@@ -129,7 +129,12 @@ errors:
 """
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.posture.edge.plugins.module_utils.arguments import ARGUMENTS, loads_for, readings_of
+from ansible_collections.posture.edge.plugins.module_utils.arguments import (
+    ARGUMENTS,
+    hide_password,
+    loads_for,
+    readings_of,
+)
 from ansible_collections.posture.edge.plugins.module_utils.load import REQUESTS_MISSING, PrometheusError
 
 NODES = {
@@ -147,6 +152,7 @@ NODES = {
 def main() -> None:
     """Read, and exit with what there is."""
     module = AnsibleModule({**ARGUMENTS, "nodes": NODES}, supports_check_mode=True)
+    hide_password(module)
     if REQUESTS_MISSING:
         module.fail_json(msg=missing_required_lib("requests"), exception=REQUESTS_MISSING)
     try:

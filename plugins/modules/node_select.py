@@ -25,8 +25,8 @@ extends_documentation_fragment:
 options:
   candidates:
     description:
-      - The nodes to choose from, either a name each or a dictionary of C(name), C(address) and C(role).
-      - The role V(home) is the same as naming the node in O(home).
+      - The nodes to choose from, either a name each or a dictionary of C(name), C(address), C(role) and C(tainted).
+      - The role V(home) is the same as naming the node in O(home). One that is C(tainted) takes no streams.
     type: list
     elements: raw
   label_selector:
@@ -46,8 +46,10 @@ options:
     type: dict
     default: {}
   stream_load:
-    description: What one stream adds to its node, in percent of each metric. Without it 15 for C(cpu), 2 for C(memory).
+    description:
+      - What one stream adds to its node, in percent by metric. What it leaves out is 15 for C(cpu), 2 for C(memory), else 0.
     type: dict
+    default: {}
   streams_per_node:
     description: How many streams a node takes at most. Without it there is no limit.
     type: int
@@ -144,12 +146,12 @@ rejected:
 
 import traceback
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.posture.edge.plugins.module_utils.arguments import (
     ARGUMENTS,
+    hide_password,
     loads_for,
     readings_of,
 )
@@ -161,6 +163,7 @@ from ansible_collections.posture.edge.plugins.module_utils.load import (
 )
 from ansible_collections.posture.edge.plugins.module_utils.observed import limits_of, nodes_of
 from ansible_collections.posture.edge.plugins.module_utils.placement import (
+    DEFAULT_STREAM_LOAD,
     Node,
     Settings,
     Verdict,
@@ -177,7 +180,7 @@ OPTIONS = {
     "context": {"type": "str"},
     "home": {"type": "str"},
     "streams": {"type": "dict", "default": {}},
-    "stream_load": {"type": "dict"},
+    "stream_load": {"type": "dict", "default": {}},
     "streams_per_node": {"type": "int"},
     "when_none": {"type": "str", "choices": ["fail", "empty"], "default": "fail"},
 }
@@ -192,6 +195,7 @@ def main() -> None:
         required_one_of=[("candidates", "label_selector")],
         required_by={"kubeconfig": "label_selector", "context": "label_selector"},
     )
+    hide_password(module)
     if REQUESTS_MISSING:
         module.fail_json(msg=missing_required_lib("requests"), exception=REQUESTS_MISSING)
     try:
@@ -208,12 +212,11 @@ def main() -> None:
 def select(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the module returns; raises ValueError (wrong argument, no cluster), PrometheusError, ImportError."""
     settings = _settings(arguments)
+    streams = {name: int(count) for name, count in _numbers(arguments, "streams").items()}
     entries, states = _candidates(arguments)
     home = _home(arguments["home"], entries)
     report = loads_for({**arguments, "nodes": [{**each, "role": _role(each["name"], home)} for each in entries]})
-    verdicts = judge(
-        nodes_of(report, states), settings, streams={name: int(count) for name, count in arguments["streams"].items()}
-    )
+    verdicts = judge(nodes_of(report, states), settings, streams=streams)
     chosen = choose(verdicts, home)
     rejected = {
         name: f"{verdict.word.value}: {verdict.reason}"
@@ -231,27 +234,49 @@ def select(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def _settings(arguments: Mapping[str, Any]) -> Settings:
     limits = limits_of(metrics_from(arguments["metrics"]))
-    settings = Settings(limits=limits, streams_per_node=arguments["streams_per_node"])
-    if arguments["stream_load"] is None:
-        return settings
-    return replace(settings, stream_load={name: float(load) for name, load in arguments["stream_load"].items()})
+    stream_load = {**DEFAULT_STREAM_LOAD, **_numbers(arguments, "stream_load")}
+    return Settings(limits=limits, stream_load=stream_load, streams_per_node=arguments["streams_per_node"])
+
+
+def _numbers(arguments: Mapping[str, Any], option: str) -> dict[str, float]:
+    """Return the option's numbers by name; ValueError names the one that is none, or below 0."""
+    numbers = {}
+    for name, value in arguments[option].items():
+        try:
+            numbers[name] = float(value)
+        except (TypeError, ValueError):
+            numbers[name] = float("nan")
+        if not 0 <= numbers[name] < float("inf"):
+            raise ValueError(f"{option}: {name} must be a number from 0 on, not {value!r}")
+    return numbers
 
 
 def _candidates(arguments: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[Node]]:
     if arguments["label_selector"] is not None:
         return _from_cluster(arguments)
+    if wrong := [each for each in arguments["candidates"] if not isinstance(each, (str, Mapping))]:
+        raise ValueError(f"candidates: {wrong[0]!r} is neither a name nor a dictionary with one")
     entries = [{"name": each} if isinstance(each, str) else dict(each) for each in arguments["candidates"]]
     if not entries:
         raise ValueError("candidates is empty: name at least one node")
     if wrong := [each for each in entries if not isinstance(each.get("name"), str)]:
         raise ValueError(f"candidates: {wrong[0]} has no name")
-    return entries, [Node(each["name"]) for each in entries]
+    for each in entries:
+        if unknown := sorted(each.keys() - {"name", "address", "role", "tainted"}):
+            raise ValueError(
+                f"candidates: {each['name']} has {unknown[0]}, and only name, address, role and tainted are known"
+            )
+        if each.get("role") not in (None, "home", "worker"):
+            raise ValueError(f"candidates: the role of {each['name']} is home or worker, not {each['role']}")
+    states = [Node(each["name"], tainted=bool(each.pop("tainted", False))) for each in entries]
+    return entries, states
 
 
 def _from_cluster(arguments: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[Node]]:
     # It takes two seconds, and most tasks name their candidates.
     import kubernetes
     import urllib3
+    import yaml
 
     selector = arguments["label_selector"]
     try:
@@ -262,6 +287,7 @@ def _from_cluster(arguments: Mapping[str, Any]) -> tuple[list[dict[str, Any]], l
         kubernetes.config.ConfigException,
         kubernetes.client.ApiException,
         urllib3.exceptions.HTTPError,
+        yaml.YAMLError,
     ) as error:
         raise ValueError(f"the cluster cannot be asked for its nodes with {selector}: {error}") from error
     if not found:
@@ -270,14 +296,15 @@ def _from_cluster(arguments: Mapping[str, Any]) -> tuple[list[dict[str, Any]], l
 
 
 def _entry(node: Any) -> dict[str, Any]:
-    addresses = {each.type: each.address for each in node.status.addresses or []}
-    return {"name": node.metadata.name, "address": addresses.get("InternalIP")}
+    addresses = [each.address for each in node.status.addresses or [] if each.type == "InternalIP"]
+    return {"name": node.metadata.name, "address": addresses[0] if addresses else None}
 
 
 def _state(node: Any) -> Node:
     conditions = {each.type: each.status for each in node.status.conditions or []}
-    # A cordoned node carries a taint that says so again.
-    taints = [each for each in node.spec.taints or [] if not each.key.startswith("node.kubernetes.io/")]
+    # A cordoned node carries a taint that says so again, and one that is not Ready.
+    again = {f"node.kubernetes.io/{what}" for what in ("unschedulable", "not-ready", "unreachable")}
+    taints = [each for each in node.spec.taints or [] if each.key not in again]
     return Node(
         node.metadata.name,
         ready=conditions.get("Ready") == "True",

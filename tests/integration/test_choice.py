@@ -84,6 +84,10 @@ def test_module_fails_or_returns_nothing_where_there_is_no_room(
     [
         ({"candidates": []}, "candidates is empty"),
         ({"candidates": [{"address": "10.0.0.1"}]}, "has no name"),
+        ({"candidates": [1]}, "1 is neither a name nor a dictionary"),
+        ({"candidates": [{"name": "a", "adress": "10.0.0.1"}]}, "a has adress"),
+        ({"candidates": ["a"], "streams": {"a": None}}, "streams: a must be a number"),
+        ({"candidates": ["a"], "stream_load": {"cpu": "nan"}}, "stream_load: cpu must be a number"),
         ({"candidates": ["a", "b"], "prometheus_url": "http://127.0.0.1:9"}, "127.0.0.1:9"),
         ({"label_selector": "role=worker", "kubeconfig": "/nonexistent/config"}, "cannot be asked for its nodes"),
     ],
@@ -132,7 +136,8 @@ def test_explain_reads_the_inventory_and_says_what_would_be_decided(
         ("nuc", "overloaded"),
     ]
     text = offloader("explain", "-i", inventory, "--on", "pi1=nuc").stdout
-    assert "pi1 moves from nuc to agx: nuc is overloaded" in text
+    assert "pi1 moves from nuc to orin: nuc is overloaded" in text
+    assert "kitchen goes to agx" in text
 
 
 def test_explain_names_node_metric_and_query_of_an_unknown_load(

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,14 @@ _CHECKOUT = Path(__file__).parents[2]
 _RECAP = re.compile(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
 
 
+@dataclass(frozen=True)
+class Played:
+    """A playbook's run: how many tasks changed something on each machine, and all that was shown."""
+
+    changed: dict[str, int]
+    output: str
+
+
 class Deployment:
     """A copy of inventory/lab with this lab's addresses and keys over it."""
 
@@ -29,8 +38,8 @@ class Deployment:
         self.inventory = directory / "inventory"
         shutil.copytree(_CHECKOUT / "inventory/lab", self.inventory, ignore=shutil.ignore_patterns(".secrets"))
 
-    def play(self, name: str, *options: str) -> dict[str, int]:
-        """Run a playbook and return how many tasks changed something on each machine."""
+    def play(self, name: str, *options: str) -> Played:
+        """Run a playbook, which has to succeed."""
         command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(self.inventory / "hosts.yml")]
         command += ["-i", str(self.lab.inventory), *options, f"playbooks/{name}.yml"]
         done = subprocess.run(
@@ -45,7 +54,8 @@ class Deployment:
         )
         print(done.stdout)
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-        return {host: int(changed) for host, changed, _, _ in _RECAP.findall(done.stdout)}
+        changed = {host: int(changed) for host, changed, _, _ in _RECAP.findall(done.stdout)}
+        return Played(changed, done.stdout + done.stderr)
 
     def rows(self) -> dict[str, int]:
         """Return how many rows each Pi has."""
@@ -60,6 +70,10 @@ class Deployment:
         counts: dict[str, int] = json.loads(text or "{}")
         return counts
 
+    def secrets(self) -> list[str]:
+        """Return the passwords that `up` made."""
+        return [file.read_text().strip() for file in (self.inventory / ".secrets").iterdir()]
+
     def services(self, name: str) -> dict[str, str]:
         """Return the state of each of the collection's services on a machine."""
         listed = self.lab.machine(name).shell("systemctl list-units --all --plain --no-legend 'posture-*.service'")
@@ -68,9 +82,13 @@ class Deployment:
 
 @pytest.fixture(scope="module")
 def deployment(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """What `up` made; taken away at the end."""
+    """What `up` made, told as fully as Ansible can; taken away at the end."""
     deployment = Deployment(lab, tmp_path_factory.mktemp("deployment"))
-    assert set(deployment.play("up")) == set(FIVE)
+    first = deployment.play("up", "-vvv")
+    assert set(first.changed) == set(FIVE)
+    secrets = deployment.secrets()
+    assert len(secrets) == len({"analyzer", "database", "pi1", "pi2"})
+    assert not [secret for secret in secrets if secret in first.output]
     yield deployment
     deployment.play("down", "-e", "posture_purge=true")
     assert not any(deployment.services(name) for name in FIVE)
@@ -78,7 +96,7 @@ def deployment(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[D
 
 @pytest.mark.timeout(600)
 def test_a_second_run_changes_nothing(deployment: Deployment) -> None:
-    assert deployment.play("up") == dict.fromkeys(FIVE, 0)
+    assert deployment.play("up").changed == dict.fromkeys(FIVE, 0)
 
 
 def test_rows_of_both_pis_arrive(deployment: Deployment) -> None:
@@ -97,6 +115,17 @@ def test_a_nodes_load_reaches_the_prometheus_that_up_made(deployment: Deployment
         )
     finally:
         set_load(deployment.lab.machine("agx"), {"gpu": 5, "cpu": 5})
+
+
+@pytest.mark.parametrize(("name", "service"), [("nuc", "posture-analyzer-pi1"), ("pi1", "posture-publisher")])
+def test_a_killed_service_is_started_again(deployment: Deployment, name: str, service: str) -> None:
+    machine = deployment.lab.machine(name)
+    ask = f"systemctl show --property=MainPID --value {service}"
+    before = machine.shell(ask)
+    machine.shell(f"kill -KILL {before}")
+    wait_until(
+        lambda: machine.shell(ask) not in {before, "0\n"}, timeout=30, describe=f"{service} runs again", pause=0.2
+    )
 
 
 @pytest.mark.timeout(200)

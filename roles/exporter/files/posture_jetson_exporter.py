@@ -49,7 +49,7 @@ def read_percent(path: Path) -> float:
         text = path.read_text(encoding="ascii").strip()
     except (OSError, ValueError) as error:
         raise NoLoadError(f"{path} cannot be read: {error}") from None
-    if not text.isdigit() or int(text) > 1000:
+    if not text.isdigit() or len(text) > 4 or int(text) > 1000:
         raise NoLoadError(f"{path} holds {text[:40]!r}, not a number from 0 to 1000")
     return int(text) / 10
 
@@ -94,6 +94,7 @@ class Exporter:
         return f"{info}posture_jetson_exporter_up 1\n# TYPE {self._name} gauge\n{self._name} {load}\n"
 
     def _read(self) -> None:
+        self._load = NoLoadError("reading it failed")  # never the value of the scrape before
         try:
             self._path = find_load_file(self._sysfs)
             self._load = read_percent(self._path)

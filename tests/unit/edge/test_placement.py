@@ -313,3 +313,41 @@ def test_a_constant_picture_settles(seen: list[Node], home: str | None) -> None:
 def test_limits_are_the_metric_s_own() -> None:
     settings = Settings(limits={"cpu": Limits(30, 20)}, stream_load={})
     assert judge([node("agx", 30)], settings)["agx"].word is Word.BUSY
+
+
+def test_a_stream_of_a_dead_node_goes_back_to_one_that_it_left_only_where_there_is_no_other() -> None:
+    left = Placement("orin", 900.0, moved=True, barred={"agx": 1200.0})
+    picture = [node("agx", 10), node("orin", **GONE), node("nano", 40)]
+    assert only(run(picture, state=State(placements={"pi1": left}), home=None)).node == "nano"
+    assert only(run(picture[:2], state=State(placements={"pi1": left}), home=None)).node == "agx"
+    left = replace(left, barred={"nuc": 1200.0})
+    picture = [node("nuc", 10), node("orin", **GONE), node("nano", 40)]
+    assert only(run(picture, state=State(placements={"pi1": left}))).node == "nano"
+
+
+def test_an_overloaded_worker_is_left_for_home_where_only_that_has_room() -> None:
+    # Not below `low`, so home would not be gone to without need.
+    picture = [Node("nuc", {"cpu": 10, "memory": 85}), node("agx", 90)]
+    assert only(run(*[picture] * WINDOW, state=on("agx"))).node == "nuc"
+    assert only(run(BUSY, *[picture] * (WINDOW - 1), state=on("agx"))).node == "agx"
+    assert only(run(*[picture] * WINDOW, state=on("agx", barred={"nuc": 2000.0}))).node == "agx"
+    assert only(run(*[[*picture, node("orin", 40)]] * WINDOW, state=on("agx"))).node == "orin"
+
+
+def test_a_node_that_is_seen_to_be_too_busy_is_left_whatever_else_is_not_known_of_it() -> None:
+    planned = run(*[[node("nuc", 90, unknown="no gpu"), node("agx")]] * 3, state=on("nuc"))
+    assert only(planned).node == "agx"
+    assert planned.verdicts["nuc"].word is Word.UNKNOWN
+    assert "no gpu; too busy in 3 of 5" in planned.verdicts["nuc"].reason
+
+
+def test_who_waits_for_prometheus_is_told_so() -> None:
+    assert "Prometheus does not answer" in only(run([node("agx")], home=None, prometheus=False)).reason
+
+
+def test_a_home_that_was_busy_once_and_calm_for_long_is_not_held_against_it() -> None:
+    came = Placement("nuc", 1000.0, moved=True, came_home=1000.0, regrets=True, home_hold_s=300.0)
+    kept = run([node("nuc", 30), node("agx")], state=State(placements={"pi1": came}), start=1590.0)
+    assert kept.state.placements["pi1"].regrets
+    kept = run([node("nuc", 30), node("agx")], state=State(placements={"pi1": came}), start=1610.0)
+    assert not kept.state.placements["pi1"].regrets

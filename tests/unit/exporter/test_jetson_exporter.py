@@ -112,7 +112,20 @@ def test_permille_become_percent(permille: str, percent: float, tmp_path: Path) 
     assert _samples(_page(board.sysfs))[OTHER] == percent
 
 
-@pytest.mark.parametrize("content", ["", "-1", "1001", "52.3", "nan", "busy", "1 2", "\u0661", "\xff"])
+def test_a_read_that_fails_in_an_unknown_way_does_not_repeat_the_last_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = Board(tmp_path)
+    board.load.write_text("500")
+    running = exporter.Exporter(board.sysfs, name=OTHER, model="")
+    assert _samples(running.page())[OTHER] == 50
+    monkeypatch.setattr(exporter.threading, "excepthook", lambda _: None)
+    monkeypatch.setattr(exporter, "find_load_file", lambda _: 1 / 0)
+    assert "posture_jetson_exporter_up 0" in running.page()
+    assert OTHER not in running.page()
+
+
+@pytest.mark.parametrize("content", ["", "-1", "1001", "52.3", 5000 * "9", "nan", "busy", "1 2", "\u0661", "\xff"])
 def test_a_value_that_is_none_has_no_sample(content: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     board = Board(tmp_path)
     board.load.write_text(content, encoding="utf-8")

@@ -83,3 +83,20 @@ def test_a_header_gives_back_what_it_was_read_from() -> None:
     import json
 
     assert parse_trace([json.dumps(header.as_json()), '{"t": 0}']).header == header
+
+
+@pytest.mark.parametrize("load", ["NaN", "-1", "Infinity", "1" + 400 * "0"])
+def test_a_stream_load_that_is_no_percentage_is_refused(load: str) -> None:
+    header = f'{{"home": null, "nodes": ["agx"], "streams": ["pi1"], "stream_load": {{"cpu": {load}}}}}'
+    with pytest.raises(TraceError, match=r"trace:1: stream_load: cpu .* is no percentage"):
+        parse_trace([header, '{"t": 0}'])
+
+
+def test_numbers_and_nesting_beyond_measure_are_told_by_line() -> None:
+    header = '{"home": null, "nodes": ["agx"], "streams": ["pi1"]}'
+    with pytest.raises(TraceError, match="trace:2: t must be seconds"):
+        parse_trace([header, f'{{"t": 1{400 * "0"}}}'])
+    with pytest.raises(TraceError, match="trace:2: no JSON"):
+        parse_trace([header, 100_000 * "["])
+    trace = parse_trace([header, f'{{"t": 0, "loads": {{"agx": {{"cpu": 1{400 * "0"}}}}}}}'])
+    assert "inf is no percentage" in trace.ticks[0].bad["agx"]
