@@ -8,7 +8,7 @@ offloader, `posture-offloader replay` and the module `node_select` all decide he
 
 Two rules keep streams from going back and forth. A stream does not go back to a node within `hold_s` of leaving it, and
 one that came home stays there for `hold_s`. Only a node that is gone or not Ready overrides them, where no other has
-room. A home that turns out to be busy again within that time is avoided twice as long the next time, up to `hold_max_s`.
+room. A home that turns out to be busy again within that time is avoided twice as long next time, up to `hold_max_s`.
 """
 
 from __future__ import annotations

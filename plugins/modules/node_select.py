@@ -47,7 +47,8 @@ options:
     default: {}
   stream_load:
     description:
-      - What one stream adds to its node, in percent by metric. What it leaves out is 15 for C(cpu), 2 for C(memory), else 0.
+      - What one stream adds to its node, in percent by metric. What it leaves out is 15 for C(cpu), 2 for C(memory) and
+        0 for others.
     type: dict
     default: {}
   streams_per_node:
