@@ -37,9 +37,7 @@ def test_pods_reach_a_service_by_name_on_the_same_node_and_on_others(
     api.create(f"/api/v1/namespaces/{namespace}/pods", {"metadata": metadata, "spec": page})
     service = {"selector": {"app": "server"}, "ports": [{"port": 80, "targetPort": 8080}]}
     api.create(f"/api/v1/namespaces/{namespace}/services", {"metadata": {"name": "web"}, "spec": service})
-    script = (
-        f"for try in {' '.join('x' * 50)}; do wget -qO- http://web/ 2>/dev/null && exit; sleep 0.3; done; exit 1"
-    )
+    script = f"for try in {' '.join('x' * 50)}; do wget -qO- http://web/ 2>/dev/null && exit; sleep 0.3; done; exit 1"
     for node in nodes:
         client = pod(script, node=node, image=image)
         assert run_pod(api, namespace, f"client-{node}", client) == "hello\n"
