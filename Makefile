@@ -33,6 +33,8 @@ test-lab: dev
 	pytest -o timeout_func_only=true --durations=10 tests/lab --ignore=tests/lab/test_fresh.py
 
 test-fresh: dev
+	@[ "$$(id -u)" = 0 ] || { echo "The lab needs root: sudo make $@" >&2; exit 1; }
+	ansible-playbook -i inventory/local tests/lab/packages.yml </dev/null
 	pytest -o timeout_func_only=true tests/lab/test_fresh.py
 
 lint: dev
