@@ -4,7 +4,7 @@ INVENTORY ?= inventory/local
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: up status loads down test test-python test-roles lab lab-down test-lab test-fresh lint bench lock control dev
+.PHONY: up status loads down test test-python test-roles lab lab-down lab-packages test-lab test-fresh lint bench lock control dev
 
 up status loads down: control
 	ansible-playbook -i $(INVENTORY) playbooks/$@.yml $(if $(PURGE),-e posture_purge=true) $(ARGS) </dev/null
@@ -26,15 +26,14 @@ lab: dev
 lab-down: dev
 	python -m tests.lab down
 
-# Needs root. The README's commands on an empty machine are a target of their own, for they take as long as all the others.
-test-lab: dev
-	@[ "$$(id -u)" = 0 ] || { echo "The lab needs root: sudo make $@" >&2; exit 1; }
+lab-packages: dev
+	@[ "$$(id -u)" = 0 ] || { echo "The lab needs root: sudo make $(MAKECMDGOALS)" >&2; exit 1; }
 	ansible-playbook -i inventory/local tests/lab/packages.yml </dev/null
+
+test-lab: lab-packages
 	pytest -o timeout_func_only=true --durations=10 tests/lab --ignore=tests/lab/test_fresh.py
 
-test-fresh: dev
-	@[ "$$(id -u)" = 0 ] || { echo "The lab needs root: sudo make $@" >&2; exit 1; }
-	ansible-playbook -i inventory/local tests/lab/packages.yml </dev/null
+test-fresh: lab-packages
 	pytest -o timeout_func_only=true tests/lab/test_fresh.py
 
 lint: dev
