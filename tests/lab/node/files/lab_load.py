@@ -9,14 +9,14 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 SETTINGS = Path("/etc/posture-lab/load.json")
-# What node_exporter takes for /proc: all of it, but for two pipes. Their readers get the values of that very moment;
-# counters that are half a second old would look like another load.
+# What node_exporter takes for /proc: all of it, but for two files that are written so often that their counters are of
+# the moment of reading: half a second old, they would look like another load.
 PROC = Path("/run/posture-lab/proc")
+WRITTEN_EVERY_S = 0.02
 MEMORY_KB = 8 * 2**20
 CORES = 4
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -45,16 +45,20 @@ def meminfo() -> str:
     return f"MemTotal: {MEMORY_KB} kB\nMemFree: {free:.0f} kB\nMemAvailable: {free:.0f} kB\n"
 
 
-def serve_pipe(path: Path, content: Callable[[], str]) -> None:
-    """Give every reader of the pipe the content of its moment, for ever."""
-    os.mkfifo(path, mode=0o644)
+def write(name: str, content: str) -> None:
+    """Replace a file at once: several readers may be at it."""
+    part = PROC / f".{name}.part"
+    part.write_text(content)
+    part.replace(PROC / name)
+
+
+def keep_written() -> None:
+    """Write both files, for ever."""
+    processor = Processor()
     while True:
-        with path.open("wb", buffering=0) as pipe:  # waits for a reader
-            try:
-                pipe.write(content().encode())
-            except BrokenPipeError:
-                continue
-        time.sleep(0.2)  # until this reader has seen the end
+        write("stat", processor.stat())
+        write("meminfo", meminfo())
+        time.sleep(WRITTEN_EVERY_S)
 
 
 def make_proc() -> None:
@@ -63,8 +67,7 @@ def make_proc() -> None:
     for name in ["1", *(path.name for path in Path("/proc").iterdir() if not path.name.isdigit())]:
         if name not in {"stat", "meminfo"}:
             (PROC / name).symlink_to(f"/proc/{name}")
-    for name, content in (("stat", Processor().stat), ("meminfo", meminfo)):
-        threading.Thread(target=serve_pipe, args=(PROC / name, content), daemon=True).start()
+    threading.Thread(target=keep_written, daemon=True).start()
 
 
 class Exporter(BaseHTTPRequestHandler):
