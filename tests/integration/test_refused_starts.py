@@ -36,6 +36,12 @@ def test_a_wrong_database_password(broker: Broker, database: Database, tmp_path:
     assert "Falsch-7d1c" not in line
 
 
+def test_a_wrong_value_in_the_databases_url(broker: Broker, database: Database, tmp_path: Path) -> None:
+    line = refusal(programs.analyzer(broker, database, tmp_path, DATABASE_URL=f"{database.url}?sslmode=requires"))
+    assert "database" in line
+    assert "sslmode" in line
+
+
 def test_a_missing_table(broker: Broker, database: Database, tmp_path: Path) -> None:
     database.execute("DROP TABLE posture_results CASCADE")
     line = refusal(programs.analyzer(broker, database, tmp_path))
