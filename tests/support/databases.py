@@ -150,10 +150,10 @@ class Cluster:
         return str(row[0])
 
     @contextmanager
-    def database(self) -> Iterator[Database]:
-        """Make a fresh, migrated database, and drop it afterwards."""
+    def database(self, *, empty: bool = False) -> Iterator[Database]:
+        """Make a fresh, migrated database, or an empty one of the analyzer's own, and drop it afterwards."""
         name = f"posture_{next(self._numbers)}"
-        self._owner(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
+        self._owner(f"CREATE DATABASE {name} {f'OWNER {USER}' if empty else f'TEMPLATE {_TEMPLATE}'}")
         yield Database(name, self.port, USER, self.password, self._owner_url(name))
         self._owner(f"DROP DATABASE {name} WITH (FORCE)")
 
