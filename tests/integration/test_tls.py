@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from posture_analyzer.database import Database as AnalyzersDatabase
+from posture_common.service import LastingError
 
 from tests.conftest import PIS
 from tests.support import programs
@@ -94,3 +96,9 @@ def test_an_analyzer_does_not_start_with_a_database_that_it_cannot_trust(
     with programs.analyzer(tls_broker, tls_database, tmp_path, DATABASE_URL=url, DATABASE_CA_FILE=other) as analyzer:
         assert analyzer.wait(timeout=60) == programs.REFUSED
     assert "certificate verify failed" in analyzer.output.splitlines()[-1]
+
+
+def test_a_certificate_authority_that_is_missing_is_named(tls_database: Database, tmp_path: Path) -> None:
+    missing = tmp_path / "ca.crt"
+    with pytest.raises(LastingError, match=f'root certificate file "{missing}" does not exist; correct the settings'):
+        AnalyzersDatabase(f"{verified(tls_database)}&sslrootcert={missing}").check()
