@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.support.plays import run_play
+from tests.support.plays import Task, run_play
 
 
 def run_module(directory: Path, module: str, arguments: dict[str, Any]) -> Any:
     """Run the module on this machine; the play and its result are files in `directory`."""
     result = directory / "result.json"
-    tasks = [
+    tasks: list[Task] = [
         {f"posture.edge.{module}": arguments, "register": "result", "ignore_errors": True},
         {"ansible.builtin.copy": {"content": "{{ result | to_json }}", "dest": str(result), "mode": "0600"}},
     ]
