@@ -14,6 +14,7 @@ from .database import Key
 log = logging.getLogger(__name__)
 
 _TOPIC = re.compile(r"images/([A-Za-z0-9_-]{1,64})")
+_LEAP_SECOND = re.compile(r"(?<=[T ]\d\d:\d\d):60")
 _LONGEST_FILENAME = 255
 _PLAUSIBLE_YEARS = range(1970, 3000)
 """Beyond them, some part between here and the dashboard cannot hold the time."""
@@ -79,7 +80,8 @@ def _captured_time(properties: Mapping[str, str]) -> datetime | None:
     if text is None:
         return None
     try:
-        moment = datetime.fromisoformat(text)
+        # RFC 3339 has lower case and leap seconds, Python has not.
+        moment = datetime.fromisoformat(_LEAP_SECOND.sub(":59", text.upper()))
     except ValueError:
         moment = None
     if moment is None or moment.year not in _PLAUSIBLE_YEARS:

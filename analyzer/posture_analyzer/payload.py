@@ -8,6 +8,7 @@ from uuid import UUID
 
 _BASE64_START = re.compile(rb"\s*(?:data:[a-z]+/[a-z0-9.+-]+;base64,)?", re.IGNORECASE)
 _WHITE_SPACE = b" \t\r\n"
+_FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*")
 """How encoded images start; none of these is the start of base64 text that encodes an image."""
 
@@ -33,8 +34,9 @@ def decode(payload: bytes, *, max_bytes: int) -> bytes:
 def _decode_base64(payload: bytes) -> bytes:
     start = _BASE64_START.match(payload)
     text = payload[start.end() :] if start else payload
+    text = text.translate(_FROM_URL_SAFE, _WHITE_SPACE)
     try:
-        return base64.b64decode(text.translate(None, _WHITE_SPACE), validate=True)
+        return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
     except binascii.Error:
         raise PayloadError("the payload is neither an encoded image nor base64 text") from None
 

@@ -7,6 +7,7 @@ connection than the one its message came by, where it would acknowledge a newer 
 import logging
 import queue
 import re
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
@@ -169,6 +170,12 @@ class Connection:
             self._client.connect(
                 broker.host, broker.port, KEEPALIVE_S, clean_start=self._clean, properties=self._properties
             )
+        except ssl.SSLCertVerificationError as error:
+            # Not for good: a Pi's clock may be years behind until the network has told it the time.
+            raise ConnectionLostError(
+                f"{broker} shows a certificate that is not to be trusted: {error.verify_message}; "
+                f"its authority must be in {broker.ca_file} (POSTURE_MQTT_CA_FILE), and its names must fit"
+            ) from None
         except (OSError, ValueError) as error:
             raise ConnectionLostError(f"cannot reach {broker}: {error}") from None
         self._client.loop_start()

@@ -235,6 +235,8 @@ class Spool:
         found = []
         with os.scandir(self._directory) as files:
             for file in files:
+                if not file.is_file(follow_symlinks=False):
+                    continue
                 if file.name.endswith(".part"):
                     Path(file.path).unlink()
                 elif match := _NAME.fullmatch(file.name):
@@ -242,7 +244,10 @@ class Spool:
                     entry = Entry(seq=int(match[1]), image_id=match[2], size=status.st_size, since=status.st_mtime)
                     found.append(entry)
         for entry in sorted(found, key=lambda entry: entry.seq):
-            self._keep(entry)
+            if entry.image_id in self._entries:  # freed, taken again, and a power cut took the freeing back
+                (self._directory / entry.name).unlink()
+            else:
+                self._keep(entry)
         text = os.pread(self._sequence_fd, 12, 0)
         hint = int(text) if text.isdigit() else 0
         self._last_seq = max([hint, *(entry.seq for entry in found)])

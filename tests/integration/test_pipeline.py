@@ -184,6 +184,16 @@ def test_a_pi_may_not_speak_for_another(broker: Broker) -> None:
         camera.send(shots(1), topic="images/pi2")
 
 
+def test_a_pi_cannot_take_a_streams_session(broker: Broker) -> None:
+    open_session(broker, "pi1")
+    with Camera(broker, "pi1") as camera:
+        camera.send(shots(3))
+    # A clean start under the stream's client id: elsewhere it would end the session and lose what waits in it.
+    with Camera(broker, "pi1", client_id="posture-stream-pi1"):
+        pass
+    assert left_in_session(broker, "pi1") == 3
+
+
 def test_sigterm_finishes_commits_and_acknowledges(
     each_broker: Broker,
     database: Database,

@@ -34,6 +34,7 @@ CASES: dict[str, tuple[Callable[[], bytes], set[str]]] = {
     "with-alpha": (lambda: images.pillow(images.opened(photograph("camera")).convert("RGBA"), "PNG"), BAD),
     "sixteen-bit-png": (lambda: images.sixteen_bit_png(photograph("camera")), BAD),
     "exif-rotated": (lambda: images.exif_rotated(photograph("camera")), BAD),
+    "damaged-animation": (lambda: images.damaged_animation(photograph("camera")), UNDECODABLE),
     "gif": (lambda: images.pillow(images.opened(photograph("camera")), "GIF"), BAD | UNDECODABLE),
 }
 

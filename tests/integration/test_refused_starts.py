@@ -1,7 +1,5 @@
 """A start that cannot succeed ends with exit code 78 and one clear line."""
 
-import os
-import pwd
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +9,7 @@ import pytest
 from tests.support import programs
 from tests.support.brokers import Broker
 from tests.support.databases import Database
+from tests.support.directories import unwritable
 from tests.support.programs import REFUSED, Program
 from tests.support.waiting import free_port
 
@@ -34,6 +33,12 @@ def test_a_wrong_database_password(broker: Broker, database: Database, tmp_path:
     assert database.user in line
     assert "password" in line
     assert "Falsch-7d1c" not in line
+
+
+def test_a_wrong_value_in_the_databases_url(broker: Broker, database: Database, tmp_path: Path) -> None:
+    line = refusal(programs.analyzer(broker, database, tmp_path, DATABASE_URL=f"{database.url}?sslmode=requires"))
+    assert "database" in line
+    assert "sslmode" in line
 
 
 def test_a_missing_table(broker: Broker, database: Database, tmp_path: Path) -> None:
@@ -60,19 +65,6 @@ def test_a_port_in_use(broker: Broker, database: Database, tmp_path: Path, part:
         line = refusal(program)
     assert port in line
     assert "POSTURE_HTTP_PORT" in line
-
-
-def unwritable(directory: Path) -> tuple[str, ...]:
-    """Make the directory unwritable; return the wrapper under which not even root may write there."""
-    directory.mkdir(parents=True, exist_ok=True)
-    if os.geteuid() != 0:
-        directory.chmod(0o555)
-        return ()
-    nobody = pwd.getpwnam("nobody")
-    os.chown(directory, nobody.pw_uid, nobody.pw_gid)
-    directory.chmod(0o755)
-    rights = "-dac_override,-dac_read_search"
-    return ("setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}", "--")
 
 
 def test_no_permission_on_the_images_directory(broker: Broker, database: Database, tmp_path: Path) -> None:

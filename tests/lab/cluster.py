@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import requests
 
 from tests.lab.api import Api, wait_for
-from tests.lab.certificates import Authority, key_pair
 from tests.lab.machine import Machine
 from tests.lab.settings import CONTROL, Settings
+from tests.support.certificates import Authority, key_pair
 
 _PKI = "etc/kubernetes"
 

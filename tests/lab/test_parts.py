@@ -10,10 +10,10 @@ import pytest
 
 from tests.lab import cache, images
 from tests.lab.__main__ import main
-from tests.lab.certificates import Authority
 from tests.lab.record import Record
 from tests.lab.settings import KINDS, NODES, Settings, from_environment
 from tests.lab.tools import LabError, build, run
+from tests.support.certificates import Authority
 
 
 def test_settings_come_from_the_environment() -> None:

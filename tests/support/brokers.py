@@ -7,15 +7,17 @@ import secrets
 import signal
 import subprocess
 from collections.abc import Iterable
+from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.support.certificates import Authority
 from tests.support.mosquitto import Mosquitto
 from tests.support.waiting import accepts, free_port, wait_until
 
 ADMIN = "test-admin"  # may do everything: stands in for foreign cameras and looks at every topic
-_ACL = f"""\
+ACL = f"""\
 user {ADMIN}
 topic readwrite #
 user posture-analyzer
@@ -32,10 +34,14 @@ class Broker:
     """One mosquitto that keeps its ports and its store over stop, kill and start.
 
     `port` is for analyzers and other users of the lab, `pi_port` the Pis' own listener: the user name is the client id.
+    With an `authority`, both speak TLS with a certificate of it for 127.0.0.1.
     """
 
-    def __init__(self, mosquitto: Mosquitto, directory: Path, *, pis: Iterable[str]) -> None:
+    def __init__(
+        self, mosquitto: Mosquitto, directory: Path, *, pis: Iterable[str], authority: Authority | None = None
+    ) -> None:
         self.mosquitto = mosquitto
+        self._authority = authority
         self.port = free_port()
         self.pi_port = free_port()
         self.passwords = {name: f"Geheim-{name}-{secrets.token_hex(8)}" for name in (ADMIN, "posture-analyzer", *pis)}
@@ -47,27 +53,16 @@ class Broker:
         self._directory.mkdir(parents=True, exist_ok=True)
         (self._directory / "store").mkdir(exist_ok=True)
         self._write("passwords", "".join(f"{name}:{_hashed(word)}\n" for name, word in self.passwords.items()))
-        self._write("acl", _ACL)
-        # The store of a killed broker is up to three seconds old: what has to be lived with without losing an image.
-        self._write(
-            "mosquitto.conf",
-            f"""\
-{"user root" if os.geteuid() == 0 else ""}
-listener {self.port} 127.0.0.1
-listener {self.pi_port} 127.0.0.1
-use_username_as_clientid true
-allow_anonymous false
-password_file {self._directory}/passwords
-acl_file {self._directory}/acl
-persistence true
-persistence_location {self._directory}/store/
-autosave_interval 3
-max_queued_messages 0
-max_inflight_messages 0
-log_dest stderr
-connection_messages true
-""",
-        )
+        self._write("acl", ACL)
+        if self._authority:
+            pair = self._authority.sign("broker", addresses=(IPv4Address("127.0.0.1"),))
+            for name, text in {
+                "ca.crt": self._authority.certificate,
+                "broker.crt": pair.public,
+                "broker.key": pair.key,
+            }.items():
+                self._write(name, text)
+        self._write("mosquitto.conf", self.configuration())
         self.start()
         return self
 
@@ -100,6 +95,33 @@ connection_messages true
     def kill(self) -> None:
         """SIGKILL: what it has not saved is gone."""
         self._end(signal.SIGKILL)
+
+    def configuration(self) -> str:
+        """Return the role's settings, but for what would make a test slow or stop it from looking closer."""
+        etc = self._directory
+        certificate = (
+            f"cafile {etc}/ca.crt\ncertfile {etc}/broker.crt\nkeyfile {etc}/broker.key" if self._authority else ""
+        )
+        # The store of a killed broker is up to three seconds old: what has to be lived with without losing an image.
+        return f"""\
+{"user root" if os.geteuid() == 0 else ""}
+per_listener_settings false
+allow_anonymous false
+password_file {etc}/passwords
+acl_file {etc}/acl
+persistence true
+persistence_location {etc}/store/
+autosave_interval 3
+max_queued_messages 0
+max_inflight_messages 0
+log_dest stderr
+connection_messages true
+listener {self.port} 127.0.0.1
+{certificate}
+listener {self.pi_port} 127.0.0.1
+{certificate}
+use_username_as_clientid true
+"""
 
     def _end(self, number: signal.Signals) -> None:
         if self._process:

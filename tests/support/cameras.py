@@ -27,14 +27,19 @@ class Camera:
     `user` is the Pi itself on the Pis' listener, or ADMIN on the other one, who may publish anywhere.
     """
 
-    def __init__(self, broker: Broker, pi_id: str, *, user: str | None = None, v5: bool = True) -> None:
+    def __init__(
+        self, broker: Broker, pi_id: str, *, user: str | None = None, v5: bool = True, client_id: str | None = None
+    ) -> None:
         self._v5 = v5
         self._topic = f"images/{pi_id}"
         self._refusals: list[str] = []
         user = user or pi_id
         version = MQTTProtocolVersion.MQTTv5 if v5 else MQTTProtocolVersion.MQTTv311
         self._client = client = Client(
-            CallbackAPIVersion.VERSION2, f"camera-{user}-{pi_id}", protocol=version, reconnect_on_failure=False
+            CallbackAPIVersion.VERSION2,
+            client_id or f"camera-{user}-{pi_id}",
+            protocol=version,
+            reconnect_on_failure=False,
         )
         client.username_pw_set(user, broker.passwords[user])
         client.max_inflight_messages_set(100)

@@ -16,6 +16,7 @@ from typing import Any, Self
 import psycopg
 from psycopg.rows import dict_row
 
+from tests.support.certificates import Authority
 from tests.support.waiting import free_port, wait_until
 
 USER = "posture"  # what the analyzer logs in as
@@ -124,10 +125,35 @@ class Cluster:
         self._run("pg_ctl", "-D", self._data, "-m", "fast", "-w", "stop")
 
     @contextmanager
-    def database(self) -> Iterator[Database]:
-        """Make a fresh, migrated database, and drop it afterwards."""
+    def tls(self, authority: Authority) -> Iterator[None]:
+        """Let new connections use TLS while the block runs, with a certificate of the authority for localhost."""
+        pair = authority.sign("database", hosts=("localhost",))
+        for name, text in (("server.crt", pair.public), ("server.key", pair.key)):
+            path = self._data / name
+            path.write_text(text)
+            path.chmod(0o600)
+            if os.geteuid() == 0:
+                shutil.chown(path, "postgres", "postgres")
+        self._set_tls("on")
+        yield
+        self._set_tls("off")
+
+    def _set_tls(self, value: str) -> None:
+        self._owner(f"ALTER SYSTEM SET ssl = {value}")
+        self._owner("SELECT pg_reload_conf()")
+        wait_until(lambda: self._asked("SHOW ssl") == value, timeout=10, describe=f"PostgreSQL has TLS {value}")
+
+    def _asked(self, question: str) -> str:
+        with psycopg.connect(self._owner_url("postgres")) as connection:
+            row = connection.execute(question.encode()).fetchone()
+        assert row
+        return str(row[0])
+
+    @contextmanager
+    def database(self, *, empty: bool = False) -> Iterator[Database]:
+        """Make a fresh, migrated database, or an empty one of the analyzer's own, and drop it afterwards."""
         name = f"posture_{next(self._numbers)}"
-        self._owner(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
+        self._owner(f"CREATE DATABASE {name} {f'OWNER {USER}' if empty else f'TEMPLATE {_TEMPLATE}'}")
         yield Database(name, self.port, USER, self.password, self._owner_url(name))
         self._owner(f"DROP DATABASE {name} WITH (FORCE)")
 

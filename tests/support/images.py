@@ -118,6 +118,15 @@ def sixteen_bit_png(jpeg: bytes) -> bytes:
     return cv2.imencode(".png", picture.astype(np.uint16) * 257)[1].tobytes()
 
 
+def damaged_animation(jpeg: bytes) -> bytes:
+    """Return the picture as the first frame of an animated PNG, a byte of it damaged: OpenCV 4.11 would crash."""
+    picture = opened(jpeg)
+    data = bytearray(pillow(picture, "PNG", save_all=True, append_images=[picture.rotate(90)]))
+    second_part = data.index(b"IDAT", data.index(b"IDAT") + 1)
+    data[second_part + 17] ^= 1
+    return bytes(data)
+
+
 def side_by_side(jpeg: bytes) -> bytes:
     """Return the picture beside its mirror: two people."""
     picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)

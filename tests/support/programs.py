@@ -33,12 +33,14 @@ class Program:
         log: Path,
         secrets: Iterable[str] = (),
         wrapper: Iterable[str] = (),
+        arguments: Iterable[str] = (),
     ) -> None:
         self.environment = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
         self.environment |= {"POSTURE_HTTP_PORT": str(free_port()), **environment}
         self.log = log
         self.secrets = [secret for secret in secrets if secret]
-        self._command = [*wrapper, str(Path(sys.executable).parent / command)]
+        self._name = command
+        self._command = [*wrapper, str(Path(sys.executable).parent / command), *arguments]
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -61,7 +63,7 @@ class Program:
     @property
     def process(self) -> subprocess.Popen[bytes]:
         """The latest process."""
-        assert self._process, f"{self._command[-1]} was never started"
+        assert self._process, f"{self._name} was never started"
         return self._process
 
     def start(self) -> None:
@@ -76,10 +78,10 @@ class Program:
 
         def ready() -> bool:
             if self.process.poll() is not None:
-                raise RuntimeError(f"{self._command[-1]} exited with {self.process.returncode}: {self.output[-3000:]}")
+                raise RuntimeError(f"{self._name} exited with {self.process.returncode}: {self.output[-3000:]}")
             return self.get("/readyz")[0] == 200
 
-        wait_until(ready, timeout=timeout, describe=lambda: f"{self._command[-1]} is ready: {self.output[-3000:]}")
+        wait_until(ready, timeout=timeout, describe=lambda: f"{self._name} is ready: {self.output[-3000:]}")
         return time.monotonic() - began
 
     def get(self, path: str) -> tuple[int, str]:
@@ -109,7 +111,7 @@ class Program:
         try:
             return self.process.wait(timeout=timeout)
         except subprocess.TimeoutExpired:
-            raise TimeoutError(f"{self._command[-1]} did not end in {timeout} s: {self.output[-3000:]}") from None
+            raise TimeoutError(f"{self._name} did not end in {timeout} s: {self.output[-3000:]}") from None
 
     def rss_mb(self) -> float:
         """Return its resident memory in MB."""
@@ -133,6 +135,7 @@ def analyzer(
     *,
     stream: str = "pi1",
     wrapper: Iterable[str] = (),
+    arguments: Iterable[str] = (),
     **settings: str,
 ) -> Program:
     """Return an analyzer of the stream, not yet started; `settings` are further variables without POSTURE_.
@@ -157,6 +160,7 @@ def analyzer(
         log=directory / f"analyzer-{stream}.log",
         secrets=[*broker.passwords.values(), database.password],
         wrapper=wrapper,
+        arguments=arguments,
     )
 
 

@@ -1,6 +1,7 @@
 """`posture-analyzer image`: what people and tools read."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from posture_analyzer import cli
 from posture_analyzer.angles import Posture
 from posture_analyzer.files import FileResult, table
 
-from tests.support.images import SAMPLES
+from tests.support.images import SAMPLES, nobody
 
 KEYS = {"file", "posture_status", "neck_angle", "body_angle", "uncertainty", "confidence", "landmarks_detected"}
 
@@ -89,6 +90,29 @@ def test_a_file_that_cannot_be_read_is_named_and_fails_the_command(
     output = capsys.readouterr().out
     assert "cannot read the file: No such file or directory" in output
     assert "cannot read the file: Is a directory" in output
+
+
+def test_saving_overwrites_neither_a_source_nor_an_earlier_picture(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    sources = [tmp_path / "monday" / "shot.jpg", tmp_path / "tuesday" / "shot.png"]
+    for source in sources:
+        source.parent.mkdir()
+        source.write_bytes(nobody())
+    assert image(monkeypatch, *sources, "--save", tmp_path / "monday") == 0
+    assert [source.read_bytes() for source in sources] == [nobody()] * 2
+    assert sorted(file.name for file in (tmp_path / "monday").iterdir()) == ["shot-2.jpg", "shot-3.jpg", "shot.jpg"]
+
+
+def test_a_name_that_is_not_text_is_analysed_and_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / os.fsdecode(b"caf\xe9.jpg")
+    file.write_bytes(nobody())
+    assert image(monkeypatch, file) == 0
+    assert "caf?.jpg  No person detected" in capsys.readouterr().out
+    assert image(monkeypatch, file, "--json") == 0
+    assert json.loads(capsys.readouterr().out)[0]["file"] == str(file)
 
 
 def test_a_wrong_setting_is_one_line_and_78(

@@ -130,13 +130,19 @@ def test_the_filename_is_one_that_the_table_can_hold(given_name: str, kept: str 
         ("2026-01-02T04:04:05+01:00", NOW),
         ("2026-01-02 03:04:05.000001Z", NOW + timedelta(microseconds=1)),
         ("2026-01-02T03:04:05", NOW),
+        ("2026-01-02t03:04:05z", NOW),
+        ("2025-12-31T23:59:60Z", datetime(2025, 12, 31, 23, 59, 59, tzinfo=UTC)),
+        ("2026-01-01t00:59:60.5+01:00", datetime(2025, 12, 31, 23, 59, 59, 500_000, tzinfo=UTC)),
     ],
 )
 def test_the_time_of_capture_is_read(text: str, moment: datetime) -> None:
     assert read(captured_at=text).captured_time == moment
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "1767323045", "2026-13-01T00:00:00Z", "\n", "2026-01-02T25:00:00Z"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "yesterday", "1767323045", "2026-13-01T00:00:00Z", "\n", "2026-01-02T25:00:00Z", "2026-01-02T03:60:00Z"],
+)
 def test_a_time_that_cannot_be_read_is_left_out(text: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert read(captured_at=text).captured_time is None

@@ -220,6 +220,31 @@ def test_foreign_files_are_left_alone(tmp_path: Path) -> None:
     assert all((tmp_path / name).read_text() == "mine" for name in foreign)
 
 
+def test_directories_are_left_alone_whatever_their_names(tmp_path: Path) -> None:
+    foreign = ["backup.part", f"000000000001-{uuid.uuid4()}.image"]
+    for name in foreign:
+        (tmp_path / name).mkdir()
+    with spool_in(tmp_path) as spool:
+        assert len(spool) == spool.bytes == 0
+    assert all((tmp_path / name).is_dir() for name in foreign)
+
+
+def test_an_image_that_is_there_twice_is_counted_once(tmp_path: Path) -> None:
+    with spool_in(tmp_path) as spool:
+        first = spool.put(picture())
+        last = spool.put(picture())
+    again = tmp_path / f"{last.seq + 1:012d}-{first.image_id}.image"
+    again.write_bytes((tmp_path / first.name).read_bytes())
+    with spool_in(tmp_path) as spool:
+        assert spool.entries() == [first, last]
+        assert spool.bytes == first.size + last.size
+        assert images_in(tmp_path) == [first.name, last.name]
+        assert spool.put(picture()).seq == last.seq + 2
+        assert spool.remove(first.image_id)
+    with spool_in(tmp_path) as spool:
+        assert first.image_id not in [entry.image_id for entry in spool.entries()]
+
+
 def test_two_publishers_do_not_share_a_spool(tmp_path: Path) -> None:
     with spool_in(tmp_path), pytest.raises(LastingError, match="another posture-publisher uses"), spool_in(tmp_path):
         pass

@@ -1,4 +1,4 @@
-"""The cluster's certificate authority, and what it signs: a key and a certificate for each part of Kubernetes."""
+"""A throw-away certificate authority, and what it signs: for servers, and for each part of the lab's Kubernetes."""
 
 import base64
 import json

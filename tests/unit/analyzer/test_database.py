@@ -1,0 +1,30 @@
+"""The database's address: what is wrong in it is told from a database that is only away."""
+
+import pytest
+from posture_analyzer.database import Database, DatabaseUnavailableError
+from posture_common.service import LastingError
+
+from tests.support.waiting import free_port
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ("sslmode=requires", "invalid sslmode"),
+        ("port=99999", "invalid port"),
+        ("target_session_attrs=master", "invalid target_session_attrs"),
+        ("channel_binding=yes", "invalid channel_binding"),
+    ],
+)
+def test_a_wrong_value_in_the_address_is_not_waited_for(wrong: str, named: str) -> None:
+    database = Database(f"host=127.0.0.1 port={free_port()} user=me password=s3cret dbname=lab {wrong}")
+    with pytest.raises(LastingError, match=f"database lab at 127.0.0.1:.*{named}.*; correct the settings") as refusal:
+        database.check()
+    assert "s3cret" not in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_database_that_is_away_is_waited_for() -> None:
+    database = Database(f"host=127.0.0.1 port={free_port()} user=me dbname=lab")
+    with pytest.raises(DatabaseUnavailableError, match=r"database lab at 127\.0\.0\.1:\d+ as user me: .*refused"):
+        database.check()
