@@ -143,8 +143,7 @@ def test_services_come_back_after_a_reboot(deployment: Deployment, name: str) ->
         lambda: deployment.services(name) == before, timeout=90, describe=f"{name} has its services {before}", pause=0.5
     )
     if name in {"nuc", *_PIS}:
-        wait_until(lambda: _rows(deployment), timeout=60, describe="the database answers", pause=1)
-        counted = deployment.rows()
+        counted = wait_until(lambda: _rows(deployment), timeout=60, describe="the database answers", pause=1)
         for pi in _PIS:
             deployment.lab.machine(pi).shell(f"cp /{CAMERA}/camera.jpg /{CAMERA}/after-{name}.jpg")
         wait_until(lambda: _grew(deployment, counted), timeout=90, describe="rows of both arrive again", pause=1)
