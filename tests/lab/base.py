@@ -26,7 +26,9 @@ _APT_LAYERS = {
     "machine-arm64": ("bookworm-arm64", _MANAGED),
     "fresh": ("bookworm", "git make"),
     "laptop": ("trixie", f"{_MANAGED} {_DOCKER}"),
-    "python": ("machine", "python3-venv"),  # no machine's: what images are made from, as is machine-arm64
+    # No machine's: what the tests make images from, as they do from machine-arm64 (containers.py).
+    "python": ("machine", "python3-venv"),
+    "services": ("trixie", "mosquitto postgresql"),
 }
 
 _CGROUPS = _HERE / "node/files/units/lab-cgroups.service"

@@ -1,0 +1,484 @@
+"""The images on a machine with Docker: built for two architectures, pushed, run; what goes wrong is said in one line."""
+
+import json
+import re
+import shutil
+import tarfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.lab import containers
+from tests.lab.builder import CHECKOUT, Builder, Run, variables_for
+from tests.lab.lab import Lab
+from tests.lab.machine import Machine
+from tests.lab.registry import Registry
+from tests.lab.tools import LabError
+from tests.support.waiting import wait_until
+
+AMD64, ARM64 = "linux/amd64", "linux/arm64"
+_HTTP_PORT = 19310
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="session")
+def registry(laptop: Machine) -> Iterator[Registry]:
+    """A registry on the laptop with the images that others make elsewhere."""
+    with Registry(laptop, 5001) as registry:
+        containers.push_all(registry, laptop.settings)
+        yield registry
+
+
+@pytest.fixture(scope="module")
+def repository() -> str:
+    """A repository that nobody pushed to before."""
+    return f"posture-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture(scope="module")
+def builder(any_lab: Lab, registry: Registry, repository: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Builder]:
+    """The playbook, and the images that its first run has pushed."""
+    builder = Builder(any_lab, tmp_path_factory.mktemp("builder"), variables_for(registry, repository))
+    first = builder.build()
+    assert first.built == ["analyzer", "offloader"]
+    yield builder
+    machine = registry.machine
+    machine.shell("docker ps --all --quiet --filter label=app.kubernetes.io/part-of=posture-edge | xargs -r docker rm --force")
+    machine.shell(f"docker images --quiet '{registry.local}/*' | xargs -r docker rmi --force; docker volume prune --force --all")
+
+
+@pytest.fixture(scope="module")
+def image(builder: Builder) -> str:
+    """The analyzer's image by its digest, as the playbook recorded it."""
+    return builder.recorded["analyzer"]
+
+
+# What is built
+
+
+def test_one_tag_is_for_two_architectures(builder: Builder, registry: Registry, repository: str) -> None:
+    for target, name in (("analyzer", repository), ("offloader", f"{repository}-offloader")):
+        digest, index = registry.manifest(name, "latest")
+        platforms = [f"{each['platform']['os']}/{each['platform']['architecture']}" for each in index["manifests"]]
+        assert sorted(platforms) == [AMD64, ARM64]
+        assert builder.recorded[target] == f"{registry.local}/{name}@{digest}"
+
+
+def test_a_second_run_does_nothing_and_is_quick(builder: Builder) -> None:
+    runs = [builder.build(), builder.build()]
+    assert [(run.built, run.changed) for run in runs] == [([], 0)] * 2
+    assert min(run.seconds for run in runs) < 10
+
+
+def test_another_computer_sees_that_nothing_has_to_be_built(builder: Builder, any_lab: Lab, tmp_path: Path) -> None:
+    other = Builder(any_lab, tmp_path, builder.variables)
+    run = other.build()
+    assert run.built == []
+    assert other.recorded == builder.recorded
+
+
+def test_a_dry_run_tells_what_would_be_built(builder: Builder, registry: Registry, repository: str) -> None:
+    before = registry.manifest(repository, "latest")
+    assert builder.run("--check").changed == 0
+    with _changed(builder.checkout / "common/posture_common/service.py"):
+        dry = builder.run("--check")
+    assert (dry.failed, dry.changed) == (0, 1)
+    assert f"{repository}:latest would be built" in dry.output
+    assert registry.manifest(repository, "latest") == before
+
+
+def test_a_change_of_the_source_replaces_only_the_last_layers(builder: Builder, registry: Registry, repository: str) -> None:
+    before = registry.images(repository)
+    with _changed(builder.checkout / "analyzer/posture_analyzer/cli.py"):
+        assert builder.build().built == ["analyzer", "offloader"]
+        after = registry.images(repository)
+    assert builder.build().built == ["analyzer", "offloader"]
+    assert registry.images(repository) == before or _layers(registry.images(repository)) == _layers(before)
+    for platform in (AMD64, ARM64):
+        old, new = before[platform]["layers"], after[platform]["layers"]
+        differing = [index for index, layer in enumerate(new) if layer["digest"] != old[index]["digest"]]
+        largest = max(range(1, len(new)), key=lambda index: int(new[index]["size"]))  # the packages: 0 is the base
+        assert differing
+        assert min(differing) > largest
+        assert sum(new[index]["size"] for index in differing) < 2_000_000
+
+
+def test_another_platform_list_is_built_anew(builder: Builder, registry: Registry, repository: str) -> None:
+    only = {"image_targets": ["offloader"], "image_platforms": [AMD64], "posture_image_tag": "amd64"}
+    assert builder.build(**only).built == ["offloader"]
+    assert builder.build(**only).changed == 0
+    assert builder.build(**{**only, "image_platforms": [AMD64, ARM64]}).built == ["offloader"]
+    assert sorted(registry.images(f"{repository}-offloader", "amd64")) == [AMD64, ARM64]
+
+
+def test_building_for_arm64_runs_nothing_of_arm64(builder: Builder, registry: Registry) -> None:
+    """So it needs no emulation: in this base the other architecture has no program at all."""
+    name = f"{uuid.uuid4().hex[:8]}/posture"
+    builder.build(
+        posture_image=f"{registry.local}/{name}", image_base=f"{registry.local}/python:3.11-arm64-without-programs"
+    )
+    assert sorted(registry.images(name)) == [AMD64, ARM64]
+
+
+def test_sizes_above_the_base(image: str, builder: Builder, laptop: Machine) -> None:
+    base = set(_history(laptop, builder.variables["image_base"]))
+    for reference, most in ((image, 480), (builder.recorded["offloader"], 120)):
+        laptop.ssh("docker", "pull", "--quiet", reference, timeout=120)
+        laptop.ssh("docker", "pull", "--quiet", builder.variables["image_base"], timeout=120)
+        sizes = [size for size, command in _history(laptop, reference) if (size, command) not in base]
+        assert 20 < sum(sizes) / 1e6 < most
+
+
+_FORBIDDEN = re.compile(
+    r"(^|/)(\.cache|\.secrets|\.git|\.env|\.netrc|pip\.conf|\.pypirc|tests|node_modules)(/|$)"
+    r"|(^|/)(gcc|g\+\+|cc|c\+\+|clang|make|cmake|ld|as|cargo|rustc|uv|pip3?)$"
+    r"|^(tmp|root|run|var/cache|var/lib/apt|source|tools|wheels)/."
+    r"|\.(pem|key|whl|crt)$"
+)
+# Certificates to trust that a package brings along.
+_ALLOWED = re.compile(r"/(certifi|pip/_vendor/certifi)/cacert\.pem$")
+
+
+@pytest.mark.parametrize("target", ["analyzer", "offloader"])
+def test_no_layer_holds_a_secret_a_cache_or_a_compiler(
+    builder: Builder, registry: Registry, repository: str, laptop: Machine, target: str
+) -> None:
+    name = repository if target == "analyzer" else f"{repository}-offloader"
+    base = {layer["digest"] for image in registry.images("python", "3.11").values() for layer in image["layers"]}
+    own = laptop.ssh("cat", "/etc/ssl/certs/ca-certificates.crt").split("-----BEGIN CERTIFICATE-----")[-1].strip()[:200]
+    seen = set()
+    for manifest in registry.images(name).values():
+        config = registry.blob(name, manifest["config"]["digest"]).read().decode()
+        assert "PASSWORD" not in config.upper()
+        for layer in manifest["layers"]:
+            if layer["digest"] in base | seen:
+                continue
+            seen.add(layer["digest"])
+            with tarfile.open(fileobj=registry.blob(name, layer["digest"]), mode="r|gz") as archive:
+                for member in archive:
+                    assert not _FORBIDDEN.search(member.name) or _ALLOWED.search(member.name), member.name
+                    assert not member.mode & 0o6000, f"{member.name} is setuid"
+                    small = member.isfile() and member.size < 500_000 and not _ALLOWED.search(member.name)
+                    if small and (content := archive.extractfile(member)):
+                        text = content.read()
+                        assert own.encode() not in text, f"{member.name} has the host's certificates"
+                        assert b"PRIVATE KEY-----\nMII" not in text, f"{member.name} has a key"
+    assert len(seen) >= 4
+
+
+# How it runs
+
+
+def _analyse(laptop: Machine, image: str, platform: str) -> dict[str, Any]:
+    command = ("docker", "run", "--rm", f"--platform={platform}", "--volume=/root/samples:/samples:ro", image)
+    answer = laptop.ssh(*command, "posture-analyzer", "image", "--json", "/samples/camera.jpg", timeout=200)
+    results: list[dict[str, Any]] = json.loads(answer)
+    return results[0]
+
+
+@pytest.fixture(scope="module")
+def samples(laptop: Machine) -> None:
+    """The sample photograph on the laptop."""
+    (laptop.root / "root/samples").mkdir(exist_ok=True)
+    (laptop.root / "root/samples/camera.jpg").write_bytes((CHECKOUT / "samples/camera.jpg").read_bytes())
+
+
+@pytest.mark.usefixtures("samples")
+def test_both_architectures_measure_the_same(laptop: Machine, image: str) -> None:
+    amd64, arm64 = (_analyse(laptop, image, platform) for platform in (AMD64, ARM64))
+    assert amd64["posture_status"] == arm64["posture_status"] == "Bad"
+    assert arm64["neck_angle"] == pytest.approx(amd64["neck_angle"], abs=1)
+    assert arm64["body_angle"] == pytest.approx(amd64["body_angle"], abs=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ((), "10001:10001"),
+        (("--user=4242:4343",), "4242:4343"),
+        (("--user=4242",), "4242:0"),
+        (("--user=10001:10001", "--cap-drop=ALL", "--read-only"), "10001:10001"),
+        (("--cap-drop=ALL", "--cap-add=CHOWN", "--cap-add=SETUID", "--cap-add=SETGID", "--read-only"), "10001:10001"),
+    ],
+    ids=["nothing given", "a user and a group", "a user", "restricted", "root with what it needs"],
+)
+def test_it_runs_as_any_user_but_root(laptop: Machine, image: str, options: tuple[str, ...], expected: str) -> None:
+    script = "touch $POSTURE_IMAGES_DIR/kept && echo $(id -u):$(id -g)"
+    assert laptop.ssh("docker", "run", "--rm", *options, image, "sh", "-c", script).strip() == expected
+
+
+def test_root_without_the_right_to_leave_it_is_refused(laptop: Machine, image: str) -> None:
+    with pytest.raises(LabError, match=r"started as root without the right to become user 10001.*add --user 10001:10001"):
+        laptop.ssh("docker", "run", "--rm", "--cap-drop=ALL", image, "check")
+
+
+@pytest.mark.parametrize("owner", [None, 0, 1000])
+def test_pictures_stay_where_the_labs_command_puts_them(laptop: Machine, image: str, owner: int | None) -> None:
+    """None: there is no such directory yet, and Docker makes one as root."""
+    pictures = laptop.root / f"root/analyzed_images-{owner}"
+    if owner is not None:
+        (pictures / "analyzed_images_from_pi1").mkdir(parents=True)  # an earlier program made it as root
+        laptop.ssh("chown", f"{owner}:{owner}", f"/root/{pictures.name}")
+    command = ("docker", "run", "--rm", f"--volume=/root/{pictures.name}:/app/analyzed_images", image, "sh", "-c")
+    laptop.ssh(*command, "mkdir -p analyzed_images/analyzed_images_from_pi1 && touch analyzed_images/analyzed_images_from_pi1/a.jpg")
+    kept = laptop.ssh("stat", "--format=%u", f"/root/{pictures.name}/analyzed_images_from_pi1/a.jpg")
+    assert int(kept) == (owner or 10001)
+    laptop.ssh("rm", "-r", f"/root/{pictures.name}")
+
+
+# With broker and database: docker/compose.yml
+
+
+class Compose:
+    """`docker compose` on the laptop with compose.yml, which needs no changes but where its images are from."""
+
+    def __init__(self, laptop: Machine, registry: Registry, checkout: Path) -> None:
+        self.laptop = laptop
+        self.directory = "/root/developer"
+        for part in ("docker", "roles/database/files"):
+            laptop.ssh("mkdir", "-p", f"{self.directory}/{part}")
+        for part in ("requirements", "analyzer", "common", "offloader", "publisher", "plugins"):
+            _copy(checkout / part, laptop.root / f"root/developer/{part}")
+        _copy(checkout / "docker", laptop.root / "root/developer/docker")
+        _copy(checkout / "roles/database/files", laptop.root / "root/developer/roles/database/files")
+        for file in ("pyproject.toml", "LICENSE"):
+            _copy(checkout / file, laptop.root / "root/developer" / file)
+        images = {"BASE_IMAGE": "python:3.11", "BROKER_IMAGE": "broker", "DATABASE_IMAGE": "database"}
+        values = {name: f"{registry.local}/{value}" for name, value in images.items()}
+        laptop.write("root/developer/docker/.env", "".join(f"{name}={value}\n" for name, value in values.items()))
+        # The machines' way to the package index signs https anew.
+        self.options = "CA_FILE=/etc/ssl/certs/ca-certificates.crt"
+
+    def run(self, command: str, *, timeout: float = 60) -> str:
+        """Run one of compose's commands."""
+        return self.laptop.shell(f"cd {self.directory} && {self.options} docker compose -f docker/compose.yml {command}", timeout=timeout)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the rows of the table."""
+        query = "SELECT coalesce(json_agg(r), '[]') FROM posture_results AS r"
+        answer = self.run(f'exec -T database psql postgresql://posture:posture@127.0.0.1/posture -tAc "{query}"')
+        rows: list[dict[str, Any]] = json.loads(answer)
+        return rows
+
+    def publish(self, topic: str, data: bytes) -> None:
+        """Publish an image as a camera does that knows nothing but MQTT."""
+        (self.laptop.root / "root/developer/shot").write_bytes(data)
+        self.run(f"exec -T broker mosquitto_pub -t {topic} -q 1 -s <shot")
+
+
+@pytest.fixture(scope="module")
+def compose(builder: Builder, laptop: Machine, registry: Registry) -> Iterator[Compose]:
+    """Broker, database and analyzer as `docker compose up` brings them up."""
+    compose = Compose(laptop, registry, builder.checkout)
+    try:
+        compose.run("up --detach --wait --wait-timeout 120 --quiet-pull", timeout=300)
+        yield compose
+    finally:
+        compose.run("down --volumes --rmi local --timeout 5", timeout=100)
+        laptop.ssh("rm", "-r", compose.directory)
+
+
+def test_compose_brings_up_what_a_developer_needs(compose: Compose) -> None:
+    listed = [json.loads(line) for line in compose.run("ps --format json").splitlines()]
+    assert {each["Service"]: each["Health"] for each in listed} == dict.fromkeys(
+        ("broker", "database", "analyzer"), "healthy"
+    )
+    compose.publish("images/pi1", (CHECKOUT / "samples/camera.jpg").read_bytes())
+    wait_until(lambda: len(compose.rows()) == 1, timeout=20, describe="the image has its row", pause=0.2)
+    row = compose.rows()[0]
+    assert (row["pi_id"], row["posture_status"], row["processed_by"]) == ("pi1", "Bad", "compose")
+    pictures = compose.laptop.root / "root/developer/build/analyzed_images/analyzed_images_from_pi1"
+    assert [file.suffix for file in pictures.iterdir()] == [".jpg"]
+
+
+@pytest.fixture
+def run_analyzer(compose: Compose, laptop: Machine, image: str) -> Iterator[Callable[..., float]]:
+    """Run the analyzer of stream pi9 as a Job does, and return how long it takes from `docker run` until it is ready."""
+    name = f"analyzer-{uuid.uuid4().hex[:8]}"
+    environment = {"POSTURE_STREAM": "pi9", "POSTURE_MQTT_HOST": "broker"}
+    environment["POSTURE_DATABASE_URL"] = "postgresql://posture:posture@database/posture"
+    settings = [f"--env={name}={value}" for name, value in environment.items()]
+    restricted = ["--read-only", "--cap-drop=ALL", "--user=10001:10001", "--security-opt=no-new-privileges"]
+    published = f"--publish={_HTTP_PORT}:9310"
+
+    def run(*command: str) -> float:
+        began = time.monotonic()
+        laptop.ssh("docker", "run", "--detach", f"--name={name}", "--network=posture_default", published, *restricted, *settings, image, *command)
+        wait_until(lambda: _is_ready(laptop), timeout=30, describe=lambda: laptop.ssh("docker", "logs", name))
+        return time.monotonic() - began
+
+    yield run
+    laptop.ssh("docker", "rm", "--force", "--volumes", name)
+
+
+def test_it_is_ready_within_four_seconds_restricted_as_in_a_job(run_analyzer: Callable[..., float], laptop: Machine) -> None:
+    assert run_analyzer() < 4
+    status = laptop.shell("pgrep --full --newest 'posture-analyzer$' | xargs -I{} grep -E '^(Uid|Gid|CapEff|NoNewPrivs):' /proc/{}/status")
+    assert [line.split()[1] for line in status.splitlines()] == ["10001", "10001", "0000000000000000", "1"]
+
+
+# What is left of earlier runs
+
+
+def test_containers_that_have_ended_are_removed_and_others_are_not(builder: Builder, laptop: Machine, image: str) -> None:
+    python = builder.variables["image_base"]
+    names = {"ended": (image, "id"), "running": (image, "sleep", "600"), "foreign": (python, "true")}
+    for name, (reference, *command) in names.items():
+        laptop.ssh("docker", "run", "--detach", f"--name=test-{name}", reference, *command)
+    wait_until(
+        lambda: laptop.ssh("docker", "inspect", "--format={{.State.Status}}", "test-ended", "test-foreign").split() == ["exited"] * 2,
+        timeout=20,
+        describe="two containers have ended",
+        pause=0.1,
+    )
+    try:
+        assert builder.run("--check").changed == 1
+        assert builder.build().changed == 1
+        left = laptop.ssh("docker", "ps", "--all", "--format={{.Names}}", "--filter=name=test-").split()
+        assert sorted(left) == ["test-foreign", "test-running"]
+        assert builder.build().changed == 0
+    finally:
+        laptop.shell("docker ps --all --quiet --filter name=test- | xargs -r docker rm --force --volumes")
+
+
+# What goes wrong
+
+
+@contextmanager
+def _changed(file: Path) -> Iterator[None]:
+    original = file.read_bytes()
+    file.write_bytes(original + f"# {uuid.uuid4()}\n".encode())
+    try:
+        yield
+    finally:
+        file.write_bytes(original)
+
+
+def _assert_refused(run: Run, *words: str) -> None:
+    assert run.failed == 1
+    assert run.built == []
+    for word in words:
+        assert word in run.message, run.message
+
+
+def test_a_registry_that_is_away(builder: Builder) -> None:
+    run = builder.run(posture_image="127.0.0.1:5999/posture")
+    _assert_refused(run, "127.0.0.1:5999/posture:latest", "connection refused", "it cannot be reached: start it")
+
+
+def test_a_base_that_does_not_exist(builder: Builder, registry: Registry) -> None:
+    run = builder.run(image_base=f"{registry.local}/python:2.7")
+    _assert_refused(run, "could not look at", "python:2.7", "there is no such image")
+
+
+def test_a_login(builder: Builder, laptop: Machine, repository: str) -> None:
+    with Registry(laptop, 5003, users=f"lab:{_bcrypt(laptop)}\n") as private:
+        variables = {"posture_image": f"{private.local}/{repository}", "image_targets": ["offloader"]}
+        login = {"posture_registry_username": "lab", "posture_registry_password": "right"}
+        try:
+            _assert_refused(builder.run(**variables), "refuses the login", "posture_registry_username")
+            wrong = builder.run(**variables, **login | {"posture_registry_password": "wr0ng-one"})
+            _assert_refused(wrong, "could not log in to 127.0.0.1:5003 as 'lab'", "refuses the login")
+            assert "wr0ng-one" not in wrong.output
+            assert builder.build(**variables, **login).built == ["offloader"]
+            assert builder.build(**variables, **login).changed == 0
+        finally:
+            laptop.shell(f"docker logout {private.local}")
+
+
+def test_no_builder_of_that_name(builder: Builder) -> None:
+    _assert_refused(builder.run(image_builder="nobody"), "has no builder 'nobody'", "docker buildx create --name nobody")
+
+
+def test_no_buildx(builder: Builder, laptop: Machine) -> None:
+    plugin = "/usr/libexec/docker/cli-plugins/docker-buildx"
+    laptop.ssh("mv", plugin, f"{plugin}.away")
+    try:
+        _assert_refused(builder.run(), "has no plugin buildx", "docker-buildx")
+    finally:
+        laptop.ssh("mv", f"{plugin}.away", plugin)
+
+
+def test_no_docker(builder: Builder, laptop: Machine) -> None:
+    laptop.ssh("mv", "/usr/bin/docker", "/usr/bin/docker.away")
+    try:
+        _assert_refused(builder.run(), "laptop has no docker: install")
+    finally:
+        laptop.ssh("mv", "/usr/bin/docker.away", "/usr/bin/docker")
+
+
+def test_a_registry_by_http_that_docker_does_not_know_of(builder: Builder, laptop: Machine, registry: Registry, repository: str) -> None:
+    variables = {"posture_image": f"{registry.address}/{repository}", "image_targets": ["offloader"]}
+    _assert_refused(builder.run(**variables), "speaks plain http: set posture_registry_insecure")
+    variables["posture_registry_insecure"] = True
+    _assert_refused(builder.run(**variables), '"insecure-registries"', registry.address, "/etc/docker/daemon.json")
+    daemon = laptop.root / "etc/docker/daemon.json"
+    original = daemon.read_text()
+    laptop.write("etc/docker/daemon.json", json.dumps({**json.loads(original), "insecure-registries": [registry.address]}))
+    try:
+        laptop.shell("systemctl reload docker")
+        wait_until(lambda: registry.address in laptop.ssh("docker", "info"), timeout=20, describe="Docker has read it", pause=0.2)
+        # The same image under another name of the registry: there is nothing to build.
+        assert builder.build(**variables).built == []
+        assert builder.build(**variables, posture_image_tag="http").built == ["offloader"]
+    finally:
+        laptop.write("etc/docker/daemon.json", original)
+        laptop.shell("systemctl reload docker")
+
+
+def test_a_builder_with_little_room(builder: Builder) -> None:
+    _assert_refused(builder.run(image_disk_mb_min=10**9), "MB are free", "docker buildx prune")
+
+
+def test_a_registry_whose_disk_is_full_has_no_half_pushed_tag(builder: Builder, laptop: Machine, repository: str) -> None:
+    laptop.shell("mkdir -p /srv/small && mount -t tmpfs -o size=30m tmpfs /srv/small")
+    try:
+        with Registry(laptop, 5004, storage="/srv/small/registry") as small:
+            run = builder.run(posture_image=f"{small.local}/{repository}", image_targets=["analyzer"])
+            _assert_refused(run, "could not build and push", "disk")
+            assert small.tags(repository) == []
+    finally:
+        laptop.shell("umount /srv/small && rmdir /srv/small")
+
+
+def test_wrong_variables(builder: Builder) -> None:
+    _assert_refused(builder.run(posture_image="posture"), "posture_image 'posture' is no repository with its registry")
+    _assert_refused(builder.run(posture_registry_username="lab"), "belong together")
+
+
+def _bcrypt(laptop: Machine) -> str:
+    """Return the password `right` as docker-registry wants it; Debian's libcrypt makes it."""
+    script = (
+        "import ctypes, ctypes.util; c = ctypes.CDLL('libcrypt.so.1'); c.crypt.restype = ctypes.c_char_p; "
+        "print(c.crypt(b'right', b'$2y$05$abcdefghijklmnopqrstuu').decode())"
+    )
+    return laptop.ssh("python3", "-c", script).strip()
+
+
+def _is_ready(laptop: Machine) -> bool:
+    try:
+        return requests.get(f"http://{laptop.address}:{_HTTP_PORT}/readyz", timeout=1).ok
+    except requests.RequestException:
+        return False
+
+
+def _layers(images: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
+    return {platform: [layer["digest"] for layer in image["layers"]] for platform, image in images.items()}
+
+
+def _history(laptop: Machine, reference: str) -> list[tuple[int, str]]:
+    lines = laptop.ssh("docker", "history", "--human=false", "--no-trunc", "--format={{.Size}} {{.CreatedBy}}", reference)
+    return [(int(size), command) for size, _, command in (line.partition(" ") for line in lines.splitlines())]
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", ".env"))
+    else:
+        shutil.copy2(source, target)
