@@ -28,7 +28,7 @@ _APT_LAYERS = {
     "laptop": ("trixie", f"{_MANAGED} {_DOCKER}"),
     # No machine's: what the tests make images from, as they do from machine-arm64 (containers.py).
     "python": ("machine", "python3-venv"),
-    "services": ("trixie", "mosquitto postgresql"),
+    "services": ("trixie", "mosquitto mosquitto-clients postgresql"),
 }
 
 _CGROUPS = _HERE / "node/files/units/lab-cgroups.service"
