@@ -1,4 +1,4 @@
-"""The playbook build.yml, run from here against the machine with Docker, from a copy of the checkout that may be changed."""
+"""The playbook build.yml, run against the machine with Docker from a copy of the checkout, which may be changed."""
 
 import json
 import os
@@ -31,12 +31,14 @@ class Run:
     @property
     def message(self) -> str:
         """The one line that says what went wrong; the last, where a block reports what a task in it met."""
-        return (_MESSAGE.findall(self.output) or [""])[-1]
+        found: list[str] = _MESSAGE.findall(self.output)
+        return found[-1] if found else ""
 
     @property
     def built(self) -> list[str]:
         """The images that were built."""
-        tasks = re.findall(r"TASK \[posture.edge.image : Build and push each image\][^\n]*\n(.*?)\n\n", self.output, re.DOTALL)
+        task = r"TASK \[posture.edge.image : Build and push each image\][^\n]*\n(.*?)\n\n"
+        tasks = re.findall(task, self.output, re.DOTALL)
         return re.findall(r"^changed: \[laptop\] => \(item=(\w+)\)", "\n".join(tasks), re.MULTILINE)
 
 
@@ -62,13 +64,19 @@ class Builder:
 
     def run(self, *options: str, **variables: Any) -> Run:
         """Run the playbook; with other variables where given."""
-        values = {"ansible_user": "root", "ansible_python_interpreter": "/usr/bin/python3", **self.variables, **variables}
+        values = {
+            "ansible_user": "root",
+            "ansible_python_interpreter": "/usr/bin/python3",
+            **self.variables,
+            **variables,
+        }
         command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(self.inventory)]
         command += ["-i", str(self.lab.inventory), "-e", json.dumps(values), *options, "playbooks/build.yml"]
         began = time.monotonic()
         done = subprocess.run(
             command,
-            env=os.environ | {"ANSIBLE_CONFIG": f"{self.checkout}/ansible.cfg", "ANSIBLE_NOCOLOR": "1", "COLUMNS": "10000"},
+            env=os.environ
+            | {"ANSIBLE_CONFIG": f"{self.checkout}/ansible.cfg", "ANSIBLE_NOCOLOR": "1", "COLUMNS": "10000"},
             cwd=self.checkout,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -88,6 +96,13 @@ class Builder:
         run = self.run(**variables)
         assert run.failed == 0, run.output[-6000:]
         return run
+
+    def clean(self) -> None:
+        """Remove our containers, and what Docker has pulled, from the machine."""
+        machine = self.lab.machine("laptop")
+        containers = "docker ps --all --quiet --filter label=app.kubernetes.io/part-of=posture-edge"
+        machine.shell(f"{containers} | xargs -r docker rm --force --volumes")
+        machine.shell("docker images --quiet '127.0.0.1:*/*' | sort -u | xargs -r docker rmi --force", timeout=100)
 
 
 def variables_for(registry: Registry, repository: str) -> dict[str, Any]:
@@ -109,3 +124,11 @@ def _copy_checkout(target: Path) -> None:
     link = target / "collections/ansible_collections/posture/edge"
     link.parent.mkdir(parents=True)
     link.symlink_to("../../..")
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file or a folder."""
+    if source.is_dir():
+        shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", ".env"))
+    else:
+        shutil.copy2(source, target)

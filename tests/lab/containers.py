@@ -25,11 +25,12 @@ _PACK = """
 set -e
 mkdir "$PART/root"
 mount -t overlay overlay -o "lowerdir=$LOWER" "$PART/root"
-tar --create --directory="$PART/root" --one-file-system {left_out} . | tee "$PART/layer.tar" | gzip -1 >"$PART/layer.tar.gz"
+tar --create --directory="$PART/root" --one-file-system {left_out} . >"$PART/layer.tar"
+gzip -1 <"$PART/layer.tar" >"$PART/layer.tar.gz"
 umount "$PART/root"
 rmdir "$PART/root"
-printf '{"digest": "sha256:%s", "diff_id": "sha256:%s"}' \
-    "$(sha256sum <"$PART/layer.tar.gz" | cut -c -64)" "$(sha256sum <"$PART/layer.tar" | cut -c -64)" >"$PART/digests.json"
+sum() { sha256sum <"$PART/$1" | cut -c -64; }
+printf '{"digest": "sha256:%s", "diff_id": "sha256:%s"}' "$(sum layer.tar.gz)" "$(sum layer.tar)" >"$PART/digests.json"
 rm "$PART/layer.tar"
 """
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -50,7 +51,7 @@ chown postgres: /run/postgresql "$data"
 if [ ! -s "$data/PG_VERSION" ]; then
     printf %s "$POSTGRES_PASSWORD" >/run/password
     chown postgres: /run/password
-    $as_postgres initdb --pgdata="$data" --username="$POSTGRES_USER" --pwfile=/run/password --encoding=UTF8 --locale=C.UTF-8 >/dev/null
+    $as_postgres initdb --pgdata="$data" --username="$POSTGRES_USER" --pwfile=/run/password --locale=C.UTF-8 >/dev/null
     echo 'host all all all scram-sha-256' >>"$data/pg_hba.conf"
     $as_postgres pg_ctl --pgdata="$data" --options="-c listen_addresses=''" --wait start >/dev/null
     $as_postgres createdb --username="$POSTGRES_USER" "$POSTGRES_DB"
@@ -64,12 +65,14 @@ exec $as_postgres postgres -D "$data" -c 'listen_addresses=*'
 
 
 def push_all(registry: Registry, settings: Settings) -> None:
-    """Put python:3.11 for two architectures, broker and database there, and the base whose arm64 half has no program."""
+    """Put python:3.11, broker and database there, and a python:3.11 whose arm64 half has no program."""
     amd64, arm64 = _packed("python", settings), _packed("machine-arm64", settings)
     plain = {"Env": [_PATH], "Cmd": ["python3"]}
     registry.push("python", "3.11", [Image("amd64", (amd64,), plain), Image("arm64", (arm64,), plain)])
     empty = _scripts({"etc/empty": "this machine has no program that could run\n"})
-    registry.push("python", "3.11-arm64-without-programs", [Image("amd64", (amd64,), plain), Image("arm64", (empty,), plain)])
+    registry.push(
+        "python", "3.11-arm64-without-programs", [Image("amd64", (amd64,), plain), Image("arm64", (empty,), plain)]
+    )
     services = _packed("services", settings)
     scripts = _scripts({"usr/local/bin/broker": _BROKER, "usr/local/bin/database": _DATABASE})
     for name in ("broker", "database"):
@@ -105,7 +108,9 @@ def _scripts(files: Mapping[str, str]) -> Layer:
     plain = buffer.getvalue()
     packed = gzip.compress(plain, mtime=0)
     digest = hashlib.sha256(packed).hexdigest()
-    file = cache.entry("image-scripts", digest[:12], lambda part: _write(part / "layer.tar.gz", packed)) / "layer.tar.gz"
+    file = (
+        cache.entry("image-scripts", digest[:12], lambda part: _write(part / "layer.tar.gz", packed)) / "layer.tar.gz"
+    )
     return Layer(file, f"sha256:{digest}", f"sha256:{hashlib.sha256(plain).hexdigest()}")
 
 

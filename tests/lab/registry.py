@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import requests
 
@@ -17,7 +17,9 @@ _INDEX = "application/vnd.oci.image.index.v1+json"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
-_DOCKER = "application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json"
+_DOCKER = (
+    "application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json"
+)
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,9 @@ class Registry:
     def manifest(self, name: str, reference: str) -> tuple[str, Object]:
         """Return the digest and the content of an index or a manifest."""
         headers = {"Accept": f"{_INDEX}, {_MANIFEST}, {_DOCKER}"}
-        answer = self._session.get(f"http://{self.address}/v2/{name}/manifests/{reference}", headers=headers, timeout=10)
+        answer = self._session.get(
+            f"http://{self.address}/v2/{name}/manifests/{reference}", headers=headers, timeout=10
+        )
         answer.raise_for_status()
         content: Object = json.loads(answer.content)
         return f"sha256:{hashlib.sha256(answer.content).hexdigest()}", content
@@ -102,8 +106,7 @@ class Registry:
         """Return a layer or a configuration, to be read once."""
         answer = self._session.get(f"http://{self.address}/v2/{name}/blobs/{digest}", stream=True, timeout=60)
         answer.raise_for_status()
-        raw: BinaryIO = answer.raw
-        return raw
+        return cast("BinaryIO", answer.raw)
 
     def push(self, name: str, tag: str, images: Iterable[Image]) -> str:
         """Put an image for several architectures there and return its digest."""
