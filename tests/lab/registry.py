@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -102,11 +103,13 @@ class Registry:
             for each in index["manifests"]
         }
 
-    def blob(self, name: str, digest: str) -> BinaryIO:
-        """Return a layer or a configuration, to be read once."""
-        answer = self._session.get(f"http://{self.address}/v2/{name}/blobs/{digest}", stream=True, timeout=60)
-        answer.raise_for_status()
-        return cast("BinaryIO", answer.raw)
+    @contextmanager
+    def blob(self, name: str, digest: str) -> Iterator[BinaryIO]:
+        """Yield a layer or a configuration, to be read once."""
+        address = f"http://{self.address}/v2/{name}/blobs/{digest}"
+        with self._session.get(address, stream=True, timeout=60) as answer:
+            answer.raise_for_status()
+            yield cast("BinaryIO", answer.raw)
 
     def push(self, name: str, tag: str, images: Iterable[Image]) -> str:
         """Put an image for several architectures there and return its digest."""
