@@ -5,10 +5,11 @@ after a change of our own code. A lab that is not up comes up for it and goes aw
 """
 
 import statistics
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,12 @@ _ROUNDS = 5
 
 def main() -> None:
     """Measure, and print the table."""
+    with redirect_stdout(sys.stderr):  # what the playbook prints
+        rows = _measure()
+    print(table(rows))
+
+
+def _measure() -> list[dict[str, Any]]:
     with _lab() as lab, tempfile.TemporaryDirectory(prefix="posture-bench-") as directory:
         laptop = lab.machine("laptop")
         with Registry(laptop, 5001) as registry:
@@ -59,7 +66,7 @@ def main() -> None:
             rows.append({"measured": "container start -> ready, median, s", "value": statistics.median(starts)})
             rows.append({"measured": "container start -> ready, slowest, s", "value": max(starts)})
             builder.clean()
-    print(table(rows))
+    return rows
 
 
 @contextmanager
