@@ -4,9 +4,9 @@ INVENTORY ?= inventory/local
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: up status loads down test test-python test-roles lab lab-down lab-packages test-lab test-fresh lint bench lock control dev
+.PHONY: up status loads down build test test-python test-roles lab lab-down lab-packages test-lab test-fresh lint bench lock control dev
 
-up status loads down: control
+up status loads down build: control
 	ansible-playbook -i $(INVENTORY) playbooks/$@.yml $(if $(PURGE),-e posture_purge=true) $(ARGS) </dev/null
 
 # Both at once, for each waits a lot; each is shown when it ends.
@@ -44,7 +44,7 @@ bench: dev
 	python -m tests.bench $(ARGS)
 
 lock: dev
-	for part in analyzer publisher control dev; do uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 $$(printf -- '--overrides %s ' $$(ls requirements/overrides.txt requirements/$$part.overrides.txt 2>/dev/null)) requirements/$$part.in --output-file requirements/$$part.txt $(ARGS) || exit; done
+	for part in analyzer publisher offloader build control dev; do uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 $$(printf -- '--overrides %s ' $$(ls requirements/overrides.txt requirements/$$part.overrides.txt 2>/dev/null)) requirements/$$part.in --output-file requirements/$$part.txt $(ARGS) || exit; done
 
 control dev:
 	@scripts/bootstrap $@

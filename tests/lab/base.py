@@ -20,13 +20,19 @@ _INCLUDE = (
 )
 _SYSTEMS = {"bookworm": ("bookworm", "amd64"), "bookworm-arm64": ("bookworm", "arm64"), "trixie": ("trixie", "amd64")}
 _MANAGED = "python3 python3-apt iproute2"  # what Ansible wants to find
-_DOCKER = "iptables docker.io docker-cli docker-buildx docker-compose docker-registry qemu-user-static"
+_DOCKER = "iptables docker.io docker-cli docker-buildx docker-compose docker-registry python3-requests qemu-user-static"
 _APT_LAYERS = {
     "machine": ("bookworm", _MANAGED),
     "machine-arm64": ("bookworm-arm64", _MANAGED),
     "fresh": ("bookworm", "git make"),
     "laptop": ("trixie", f"{_MANAGED} {_DOCKER}"),
+    # No machine's: what the tests make images from, as they do from machine-arm64 (containers.py).
+    "python": ("machine", "python3-venv"),
+    "services": ("trixie", "mosquitto mosquitto-clients postgresql"),
 }
+
+_CGROUPS = _HERE / "node/files/units/lab-cgroups.service"
+_DAEMON = '{"features": {"containerd-snapshotter": true}}\n'
 
 # Runs in a mount namespace of its own, so the mounts end with it.
 _IN_LAYER = """
@@ -68,7 +74,19 @@ def layers(base: str, settings: Settings) -> list[Path]:
         return _node(settings)
     parent, packages = _APT_LAYERS[base]
     command = _APT.format(packages=packages) + (_EMULATED if parent.endswith("arm64") else "")
+    if base == "laptop":
+        return _on_top(base, layers(parent, settings), command, key=cache.key_of(_CGROUPS, _DAEMON), finish=_add_engine)
     return _on_top(base, layers(parent, settings), command)
+
+
+def _add_engine(tree: Path) -> None:
+    """Let Docker use the machine's cgroups, and keep images of several architectures."""
+    units = tree / "etc/systemd/system"
+    (units / "sysinit.target.wants").mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(_CGROUPS, units / _CGROUPS.name)
+    (units / "sysinit.target.wants" / _CGROUPS.name).symlink_to(f"/etc/systemd/system/{_CGROUPS.name}")
+    (tree / "etc/docker").mkdir(parents=True, exist_ok=True)
+    (tree / "etc/docker/daemon.json").write_text(_DAEMON)
 
 
 def _system(name: str, settings: Settings) -> Path:

@@ -10,20 +10,36 @@ import pytest
 from tests.lab import images
 from tests.lab.api import Api, wait_for
 from tests.lab.lab import Lab
+from tests.lab.machine import Machine
 from tests.lab.settings import from_environment
 
 
 @pytest.fixture(scope="session")
-def lab() -> Iterator[Lab]:
-    """The five machines: those of `make lab` where it is up, else some that go away with the tests."""
+def any_lab() -> Iterator[Lab]:
+    """The lab of `make lab` where it is up, else one that goes away with the tests; its machines come on demand."""
     lab = Lab(from_environment())
     found = lab.is_up
     try:
-        lab.up()
         yield lab
     finally:
         if not found:
             lab.down()
+
+
+@pytest.fixture(scope="session")
+def lab(any_lab: Lab) -> Lab:
+    """The five machines."""
+    any_lab.up()
+    return any_lab
+
+
+@pytest.fixture(scope="session")
+def laptop(any_lab: Lab) -> Machine:
+    """The machine with Docker."""
+    any_lab.up(["laptop"])
+    machine = any_lab.machine("laptop")
+    wait_for(lambda: bool(machine.ssh("docker", "version")), timeout=30, what="Docker answers on laptop")
+    return machine
 
 
 @pytest.fixture(scope="session")
