@@ -63,8 +63,7 @@ def _commands() -> list[list[str]]:
     """Return the commands of the README's section, block by block; a comment at a line's end says what to expect."""
     text = (_CHECKOUT / "README.md").read_text()
     section = text.split(f"## {_SECTION}\n")[1].split("\n## ")[0]
-    before = section.split("Without installing anything but the analyzer")[0]
-    blocks = re.findall(r"```console\n(.*?)```", before, flags=re.DOTALL)
+    blocks = re.findall(r"```console\n(.*?)```", section, flags=re.DOTALL)
     return [
         [re.sub(r"\s+#.*", "", line[2:]) for line in block.splitlines() if line.startswith("$ ")] for block in blocks
     ]
