@@ -37,4 +37,4 @@ def test_nothing_is_lost_while_the_database_is_stopped(
     mosquittos: dict[str, Mosquitto], own_cluster: Cluster, which: str
 ) -> None:
     with losses.site(mosquittos[which], own_cluster) as site:
-        losses.database_stopped(site, IMAGES, seconds=5)
+        losses.database_stopped(site, IMAGES, seconds=60)
