@@ -50,16 +50,16 @@ def measure_module(lab: Lab, options: argparse.Namespace) -> list[dict[str, Any]
     with scraped(3) as url:
         arguments = {"prometheus_url": url, "nodes": [{"name": name} for name in names(3)]}
         choice = {"prometheus_url": url, "candidates": names(3), "when_none": "empty"}
-        tasks = {
+        tasks: dict[str, dict[str, Any]] = {
             "ansible.builtin.ping": {"ansible.builtin.ping": {}},
             "node_load_info": {"posture.edge.node_load_info": arguments},
             "node_select": {"posture.edge.node_select": choice},
         }
         taken: dict[str, list[float]] = {name: [] for name in tasks}
         for _ in range(options.rounds):
-            empty = seconds(lambda: _play([]))
+            empty = seconds(partial(_play, []))
             for name, task in tasks.items():
-                taken[name].append((seconds(lambda task=task: _play([task] * TASKS)) - empty) / TASKS)
+                taken[name].append((seconds(partial(_play, [task] * TASKS)) - empty) / TASKS)
     return [{"task": name, "seconds": statistics.median(each)} for name, each in taken.items()]
 
 

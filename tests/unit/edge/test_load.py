@@ -486,8 +486,8 @@ def test_silence_ends_with_the_timeout_and_is_not_tried_again(server: Exporter) 
         ({"user": "lab"}, "Basic bGFiOg=="),
     ],
 )
-def test_credentials(server: Exporter, arguments: dict[str, str], header: str | None) -> None:
-    Prometheus(server.url, **arguments).query("up")  # type: ignore[arg-type] - all of these are text
+def test_credentials(server: Exporter, arguments: dict[str, Any], header: str | None) -> None:
+    Prometheus(server.url, **arguments).query("up")
     assert server.authorizations == [header]
 
 
@@ -527,9 +527,9 @@ def test_credentials_of_the_users_netrc_stay_where_they_are(
         ("http://host", {"token": "Geheimü"}),
     ],
 )
-def test_arguments_that_no_request_can_be_made_of(url: str, arguments: dict[str, str]) -> None:
+def test_arguments_that_no_request_can_be_made_of(url: str, arguments: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="Prometheus") as failure:
-        Prometheus(url, **arguments)  # type: ignore[arg-type] - all of these are text
+        Prometheus(url, **arguments)
     assert "Geheim" not in str(failure.value)
 
 

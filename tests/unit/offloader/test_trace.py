@@ -19,7 +19,7 @@ def test_reads_every_key() -> None:
     assert trace.header == Header("nuc", ("nuc", "agx"), ("pi1",), {"gpu": 20.0})
     (tick,) = trace.ticks
     assert (tick.time, tick.loads, tick.prometheus) == (1, {"nuc": {"gpu": 45.0}}, False)
-    assert (tick.not_ready, tick.cordoned) == ({"agx"}, {"nuc"})
+    assert (tick.not_ready, tick.cordoned) == (frozenset({"agx"}), frozenset({"nuc"}))
 
 
 def test_home_is_a_node_whether_the_header_lists_it_or_not() -> None:
