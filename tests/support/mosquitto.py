@@ -83,6 +83,7 @@ def _download(which: str, target: Path, variable: str) -> None:
         work = Path(directory)
         (work / "lists/partial").mkdir(parents=True)
         (work / "archives/partial").mkdir(parents=True)
+        (work / "status").touch()  # nothing is installed: else apt would want the installed version, if that is newer
         components = "main universe" if origin == "Ubuntu" else "main"
         sources = [f"deb {signed}{archive} {name} {components}\n" for name in (suite, *others)]
         (work / "sources.list").write_text("".join(sources))
@@ -92,6 +93,7 @@ def _download(which: str, target: Path, variable: str) -> None:
                 f"Dir::Etc::sourcelist={work}/sources.list",
                 "Dir::Etc::sourceparts=/dev/null",
                 f"Dir::State::lists={work}/lists",
+                f"Dir::State::status={work}/status",
                 f"Dir::Cache={work}",
                 f"APT::Default-Release={suite}",
                 f"APT::Sandbox::User={os.environ.get('USER', 'root')}",
