@@ -279,6 +279,11 @@ def test_compose_brings_up_what_a_developer_needs(compose: Compose) -> None:
     assert [file.suffix for file in pictures.iterdir()] == [".jpg"]
 
 
+def test_compose_builds_where_no_certificates_are_given(compose: Compose) -> None:
+    """As on most machines; here the layers are there already, so that nothing has to be fetched."""
+    compose.laptop.shell(f"cd {compose.directory} && docker compose -f docker/compose.yml build --quiet analyzer")
+
+
 def test_it_is_ready_within_four_seconds_restricted_as_in_a_job(compose: Compose, laptop: Machine, image: str) -> None:
     seconds: list[float] = []
     while len(seconds) < _TRIES and min(seconds, default=4) >= 4:
