@@ -351,7 +351,7 @@ class _Tick:
         history = self.histories[placement.node]
         if best is not None:
             decision = self._go(stream, best, f"{why}; {self._expected(best)}")
-        elif home is not None and self._is_calm(home) and not self._barred(placement, home):
+        elif home is not None and self._is_last_resort(home, history) and not self._barred(placement, home):
             decision = self._go(stream, home, f"{why}; only home {home} has room: {self.current[home].reason}")
         else:
             return _stay(stream, placement, f"{why}; but no node has room that it did not leave just now")
@@ -380,10 +380,15 @@ class _Tick:
     def _is_target(self, node: str) -> bool:
         return node in self.current and self.current[node].word is Word.TARGET
 
-    def _is_calm(self, node: str) -> bool:
-        """Whether it is a target that was not too busy in any of the last samples."""
-        samples = self.histories[node].samples if node in self.histories else ()
-        return self._is_target(node) and len(samples) == WINDOW and not _count_busy(samples)
+    def _is_last_resort(self, home: str, overloaded: History) -> bool:
+        """Whether it is a target, and neither its window nor the overloaded node's speaks against going there."""
+        calm = self.histories.get(home, History()).samples
+        return (
+            self._is_target(home)
+            and len(calm) == WINDOW
+            and not _count_busy(calm)
+            and _count_busy(overloaded.samples) == WINDOW
+        )
 
     def _takes_anything(self, node: str) -> bool:
         if node not in self.current or self.current[node].word in REFUSING:
