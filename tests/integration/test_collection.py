@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-CHECKOUT = Path(__file__).parents[2]
+from tests.support.checkout import CHECKOUT, copy, files
+
 SECRET = secrets.token_hex(16)
 USERS = [
     ".secrets/database.txt",
@@ -33,9 +34,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the artifact from a checkout in use, install it elsewhere, and return where it is."""
     directory = tmp_path_factory.mktemp("somebody's own")
     checkout = directory / "the check out"
-    for name in git("ls-files", "-z").split("\0")[:-1]:
-        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(CHECKOUT / name, checkout / name, follow_symlinks=False)
+    copy(files(), checkout)
     for name in USERS:
         (checkout / name).parent.mkdir(parents=True, exist_ok=True)
         (checkout / name).write_text(SECRET)
@@ -44,10 +43,6 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [artifact] = directory.glob("*.tar.gz")
     ansible(directory, "galaxy", "collection", "install", "--offline", artifact, "-p", directory / "installed")
     return directory / "installed"
-
-
-def git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
 
 
 def ansible(directory: Path, command: str, *arguments: str | Path, **environment: str) -> str:
@@ -69,18 +64,26 @@ def ansible(directory: Path, command: str, *arguments: str | Path, **environment
 
 def test_the_artifact_holds_nothing_of_its_user(installed: Path) -> None:
     collection = installed / "ansible_collections/posture/edge"
-    files = [path.relative_to(collection) for path in collection.rglob("*") if path.is_file()]
-    assert [file for file in files if SECRET.encode() in (collection / file).read_bytes()] == []
-    assert {file.parts[1] for file in files if file.parts[0] == "inventory"} == {"lab", "local"}
-    missing = set(git("ls-files", "inventory", "roles", "playbooks", "plugins", "samples").split()) - set(
-        map(str, files)
+    inside = [path.relative_to(collection) for path in collection.rglob("*") if path.is_file()]
+    assert [file for file in inside if SECRET.encode() in (collection / file).read_bytes()] == []
+    assert {file.parts[1] for file in inside if file.parts[0] == "inventory"} == {"lab", "local"}
+    needed = (
+        "docker/",
+        "inventory/lab/",
+        "inventory/local/",
+        "playbooks/",
+        "plugins/",
+        "requirements/",
+        "roles/",
+        "samples/",
     )
+    missing = {name for name in files() if name.startswith(needed)} - {str(file) for file in inside}
     assert missing == set()
 
 
 def test_the_installed_playbooks_work_without_the_checkout(installed: Path) -> None:
     collection = installed / "ansible_collections/posture/edge"
-    names = ("up", "down", "status", "loads")
+    names = ("up", "down", "status", "loads", "build")
     playbooks = [f"posture.edge.{name}" for name in names]
     environment = {"ANSIBLE_COLLECTIONS_PATH": str(installed)}
     inventory = collection / "inventory/local"

@@ -13,8 +13,8 @@ from typing import Any
 
 from tests.lab.lab import Lab
 from tests.lab.registry import Registry
+from tests.support import checkout
 
-CHECKOUT = Path(__file__).parents[2]
 _RECAP = re.compile(r"^laptop\s+: ok=\d+\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
 _MESSAGE = re.compile(r"\[ERROR\]: Task failed: (?:Action failed: )?(.*)")
 
@@ -111,16 +111,8 @@ def variables_for(registry: Registry, repository: str) -> dict[str, Any]:
 
 
 def _copy_checkout(target: Path) -> None:
-    """Copy what git knows or would take, and link the collection as scripts/bootstrap does."""
-    listed = subprocess.run(
-        ["git", "-C", CHECKOUT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        capture_output=True,
-        check=True,
-    ).stdout
-    for name in filter(None, listed.decode().split("\0")):
-        if (CHECKOUT / name).is_file() and not name.startswith("tests/"):
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(CHECKOUT / name, target / name)
+    """Copy it, and link the collection as scripts/bootstrap does."""
+    checkout.copy((name for name in checkout.files() if not name.startswith("tests/")), target)
     link = target / "collections/ansible_collections/posture/edge"
     link.parent.mkdir(parents=True)
     link.symlink_to("../../..")

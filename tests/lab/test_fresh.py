@@ -3,15 +3,14 @@
 import re
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.lab.lab import Lab
 from tests.lab.machine import Machine
 from tests.lab.settings import from_environment
+from tests.support.checkout import CHECKOUT, files
 
-_CHECKOUT = Path(__file__).parents[2]
 _SECTION = "Try it on one machine"
 _SOURCE = "/root/published"
 
@@ -61,7 +60,7 @@ def _rows(machine: Machine) -> int:
 
 def _commands() -> list[list[str]]:
     """Return the commands of the README's section, block by block; a comment at a line's end says what to expect."""
-    text = (_CHECKOUT / "README.md").read_text()
+    text = (CHECKOUT / "README.md").read_text()
     section = text.split(f"## {_SECTION}\n")[1].split("\n## ")[0]
     blocks = re.findall(r"```console\n(.*?)```", section, flags=re.DOTALL)
     return [
@@ -71,15 +70,9 @@ def _commands() -> list[list[str]]:
 
 def _publish(machine: Machine) -> None:
     """Make a repository on the machine of the checkout as it is, changes that are not committed included."""
-    listed = subprocess.run(
-        ["git", "-C", _CHECKOUT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        capture_output=True,
-        check=True,
-    ).stdout
-    names = [name for name in listed.decode().split("\0") if name and (_CHECKOUT / name).exists()]
     tar = subprocess.run(
-        ["tar", "--create", "--gzip", f"--directory={_CHECKOUT}", "--files-from=-"],
-        input="\n".join(names).encode(),
+        ["tar", "--create", "--gzip", f"--directory={CHECKOUT}", "--files-from=-"],
+        input="\n".join(files()).encode(),
         capture_output=True,
         check=True,
     ).stdout

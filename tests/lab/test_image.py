@@ -13,13 +13,14 @@ import pytest
 
 from tests.lab import containers
 from tests.lab.api import Api
-from tests.lab.builder import CHECKOUT, Builder, Run, copy, variables_for
+from tests.lab.builder import Builder, Run, copy, variables_for
 from tests.lab.compose import Compose
 from tests.lab.lab import Lab
 from tests.lab.machine import Machine
 from tests.lab.pods import pod, run_pod
 from tests.lab.registry import Registry
 from tests.lab.tools import LabError
+from tests.support.checkout import CHECKOUT
 from tests.support.waiting import wait_until
 
 AMD64, ARM64 = "linux/amd64", "linux/arm64"
