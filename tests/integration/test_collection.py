@@ -67,16 +67,8 @@ def test_the_artifact_holds_nothing_of_its_user(installed: Path) -> None:
     inside = [path.relative_to(collection) for path in collection.rglob("*") if path.is_file()]
     assert [file for file in inside if SECRET.encode() in (collection / file).read_bytes()] == []
     assert {file.parts[1] for file in inside if file.parts[0] == "inventory"} == {"lab", "local"}
-    needed = (
-        "docker/",
-        "inventory/lab/",
-        "inventory/local/",
-        "playbooks/",
-        "plugins/",
-        "requirements/",
-        "roles/",
-        "samples/",
-    )
+    roots = ("docker", "inventory/lab", "inventory/local", "playbooks", "plugins", "requirements", "roles", "samples")
+    needed = tuple(f"{root}/" for root in roots)
     missing = {name for name in files() if name.startswith(needed)} - {str(file) for file in inside}
     assert missing == set()
 
