@@ -25,7 +25,7 @@ def nodes(lab: Lab) -> Iterator[Api]:
             for name, gpu in (("agx", 30), ("orin", 10)):
                 api.change(_path(name), {"metadata": {"labels": {"role": "worker"}}})
                 set_load(lab.machine(name), {"gpu": gpu})
-            wanted = {"agx": {"gpu": 30.0}, "orin": {"gpu": 10.0}}
+            wanted = {"agx": {"gpu": 30.0, "cpu": 5.0}, "orin": {"gpu": 10.0, "cpu": 5.0}}
             wait_until(
                 lambda: agree(loads(lab, PROMETHEUS_PORT), wanted), timeout=30, describe=f"{wanted} is seen", pause=0.5
             )
