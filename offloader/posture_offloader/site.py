@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from posture_edge import load, placement
-from posture_edge.observed import limits_of, nodes_of
+from posture_edge.observed import limits_of, nodes_of, number_of
 
 
 class SiteError(ValueError):
@@ -75,7 +75,7 @@ def from_arguments(arguments: argparse.Namespace, environ: Mapping[str, str] = o
             password=_secret(environ, variables, "posture_prometheus_password"),
             ca_file=variables.get("posture_prometheus_ca_file"),
         )
-        scrape_interval_s = _number(variables.get("posture_scrape_interval") or 2, "posture_scrape_interval")
+        scrape_interval_s = number_of(variables.get("posture_scrape_interval") or 2, "posture_scrape_interval")
         tainted = _is_true(variables.get("posture_taint_home"))
         settings = settings_from(metrics, variables)
     except ValueError as error:
@@ -97,11 +97,11 @@ def settings_from(metrics: Iterable[load.Metric], variables: Mapping[str, Any]) 
     wanted = variables.get("posture_stream_load") or {}
     if not isinstance(wanted, Mapping):
         raise SiteError(f"posture_stream_load: it is percent by metric, not {wanted!r}")
-    given = {metric: _number(more, f"posture_stream_load: {metric}") for metric, more in wanted.items()}
+    given = {metric: number_of(more, f"posture_stream_load: {metric}") for metric, more in wanted.items()}
     return placement.Settings(
         limits=limits_of(metrics),
         stream_load={**placement.DEFAULT_STREAM_LOAD, **given},
-        streams_per_node=int(_number(variables.get("posture_streams_per_node") or 0, "posture_streams_per_node"))
+        streams_per_node=int(number_of(variables.get("posture_streams_per_node") or 0, "posture_streams_per_node"))
         or None,
     )
 
@@ -114,16 +114,6 @@ def _check(variables: Mapping[str, Any], *also: str) -> None:
         text = json.dumps(variables.get(name))
         if "{{" in text or "__ansible_vault" in text:
             raise SiteError(f"{name} is a template or in a Vault, which only a playbook can read: write it out")
-
-
-def _number(value: Any, what: str) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = float("nan")
-    if not 0 <= number < float("inf"):
-        raise ValueError(f"{what} must be a number from 0 on, not {value!r}")
-    return number
 
 
 def _is_true(value: object) -> bool:

@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from .load import LoadReport, NodeLoad, Prometheus, metrics_from, nodes_from, read_loads
 
@@ -39,9 +40,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 def hide_password(module: Any) -> None:
     """Keep a password that stands in the URL out of what Ansible shows of the module's arguments."""
-    password = urlsplit(module.params["prometheus_url"]).password
-    if password:
-        module.no_log_values |= {password, unquote(password)}
+    # Also in a URL that is none, which urlsplit would refuse.
+    found = re.search(r"//[^:/@]*:([^/]+)@", module.params["prometheus_url"])
+    if found:
+        module.no_log_values |= {found[1], unquote(found[1])}
 
 
 def loads_for(arguments: Mapping[str, Any]) -> LoadReport:

@@ -286,8 +286,7 @@ class _Tick:
         home = self.snapshot.home
         not_home = "" if home is None or placement.node == home else self._not_home(placement, home)
         if home is not None and placement.node != home and not not_home:
-            reason = f"home {home} was below every low limit in {WINDOW} of {WINDOW} samples"
-            return self._come_home(stream, home, reason)
+            return self._come_home(stream, home)
         if self.histories[placement.node].needs_relief():
             return self._relieve(stream, placement)
         if placement.regrets and self._at_home_s(placement) > 2 * self.settings.hold_s:
@@ -326,7 +325,8 @@ class _Tick:
             return self._go(stream, home, f"{why} and no node has room: it goes home")
         return _stay(stream, placement, f"{why}, but no node has room: it waits")
 
-    def _come_home(self, stream: str, home: str, reason: str) -> Decision:
+    def _come_home(self, stream: str, home: str) -> Decision:
+        reason = f"home {home} was below every low limit in {WINDOW} of {WINDOW} samples"
         decision = self._go(stream, home, reason)
         self.placements[stream] = replace(self.placements[stream], came_home=self.snapshot.time)
         return decision

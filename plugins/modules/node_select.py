@@ -150,6 +150,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.posture.edge.plugins.module_utils.arguments import (
     ARGUMENTS,
     hide_password,
@@ -162,7 +163,7 @@ from ansible_collections.posture.edge.plugins.module_utils.load import (
     PrometheusError,
     metrics_from,
 )
-from ansible_collections.posture.edge.plugins.module_utils.observed import limits_of, nodes_of
+from ansible_collections.posture.edge.plugins.module_utils.observed import limits_of, nodes_of, number_of
 from ansible_collections.posture.edge.plugins.module_utils.placement import (
     DEFAULT_STREAM_LOAD,
     Node,
@@ -240,16 +241,7 @@ def _settings(arguments: Mapping[str, Any]) -> Settings:
 
 
 def _numbers(arguments: Mapping[str, Any], option: str) -> dict[str, float]:
-    """Return the option's numbers by name; ValueError names the one that is none, or below 0."""
-    numbers = {}
-    for name, value in arguments[option].items():
-        try:
-            numbers[name] = float(value)
-        except (TypeError, ValueError):
-            numbers[name] = float("nan")
-        if not 0 <= numbers[name] < float("inf"):
-            raise ValueError(f"{option}: {name} must be a number from 0 on, not {value!r}")
-    return numbers
+    return {name: number_of(value, f"{option}: {name}") for name, value in arguments[option].items()}
 
 
 def _candidates(arguments: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[Node]]:
@@ -269,7 +261,7 @@ def _candidates(arguments: Mapping[str, Any]) -> tuple[list[dict[str, Any]], lis
             )
         if each.get("role") not in (None, "home", "worker"):
             raise ValueError(f"candidates: the role of {each['name']} is home or worker, not {each['role']}")
-    states = [Node(each["name"], tainted=bool(each.pop("tainted", False))) for each in entries]
+    states = [Node(each["name"], tainted=boolean(each.pop("tainted", False), strict=False)) for each in entries]
     return entries, states
 
 

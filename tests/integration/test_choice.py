@@ -89,6 +89,7 @@ def test_module_fails_or_returns_nothing_where_there_is_no_room(
         ({"candidates": ["a"], "streams": {"a": None}}, "streams: a must be a number"),
         ({"candidates": ["a"], "stream_load": {"cpu": "nan"}}, "stream_load: cpu must be a number"),
         ({"candidates": ["a", "b"], "prometheus_url": "http://127.0.0.1:9"}, "127.0.0.1:9"),
+        ({"candidates": ["a"], "prometheus_url": "http://u:p@[x"}, "the URL of Prometheus must be like"),
         ({"label_selector": "role=worker", "kubeconfig": "/nonexistent/config"}, "cannot be asked for its nodes"),
     ],
 )
