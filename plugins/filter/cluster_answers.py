@@ -14,8 +14,8 @@ OWNS = "posture.edge/owns"
 # What is looked for in a module's message, and what to do about it; the first that is found counts.
 _PROBLEMS = {
     r"Failed to import the required Python library": """
-        install what requirements/control.txt lists for the Python that runs there; 'make control' does it on the machine
-        that runs the playbooks""",
+        install what requirements/control.txt lists for the Python that runs there; on the machine that runs the
+        playbooks 'make control' does it""",
     r"being terminated": """
         it is still being removed: wait until 'kubectl get namespace' no longer shows it, and run this again""",
     r"violates PodSecurity": """
@@ -34,8 +34,8 @@ _PROBLEMS = {
         the cluster cannot be reached: start it, correct the server's address in posture_kubeconfig (that of k3s says
         127.0.0.1 at first), or open the way to it""",
     r"kube-config|while (parsing|scanning)|context|Could not create API client": """
-        that is no kubeconfig with a current context: correct posture_kubeconfig or posture_kube_context; 'kubectl config
-        get-contexts' shows what it has""",
+        that is no kubeconfig with a current context: correct posture_kubeconfig or posture_kube_context; what it has is
+        shown by 'kubectl config get-contexts'""",
 }
 # Why a pod does not run, and what to do about it.
 _ADVICE = {
@@ -73,15 +73,18 @@ def node_changes(nodes: Iterable[Mapping[str, Any]], wanted: Mapping[str, Sequen
     `unknown`: names that the cluster does not have.
     """
     known = {node["metadata"]["name"]: node for node in nodes}
-    patches, conflicts = [], []
-    for name, node in known.items():
-        for words in wanted.get(name, ()):
-            if other := _in_the_way(node, words):
-                conflicts.append({"node": name, "wanted": words, "has": other})
-        patch = _patch(node, list(wanted.get(name, ())))
-        if patch:
-            patches.append({"name": name, "patch": patch})
-    return {"patches": patches, "conflicts": conflicts, "unknown": [name for name in wanted if name not in known]}
+    patches = [{"name": name, "patch": _patch(node, wanted.get(name, ()))} for name, node in known.items()]
+    conflicts = [
+        {"node": name, "wanted": words, "has": other}
+        for name, node in known.items()
+        for words in wanted.get(name, ())
+        if (other := _in_the_way(node, words))
+    ]
+    return {
+        "patches": [each for each in patches if each["patch"]],
+        "conflicts": conflicts,
+        "unknown": [name for name in wanted if name not in known],
+    }
 
 
 def pod_problems(pods: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
@@ -105,7 +108,7 @@ def pod_advice(problem: Mapping[str, str], namespace: str) -> str:
 
 
 def _cause(said: str) -> str:
-    """The message in the cluster's answer, which modules quote as JSON in bytes, else the first line that says something."""
+    """Return the message in the cluster's answer, which modules quote as JSON in bytes, else what there is of text."""
     quoted = re.search(r"(b(['\"]).*\2)", said, re.DOTALL)
     try:
         answer = json.loads(ast.literal_eval(quoted.group(1))) if quoted else {}

@@ -1,5 +1,6 @@
 """What is wrong with a role's variables is said before anything is touched, and without a password."""
 
+import json
 from pathlib import Path
 
 from tests.support.plays import Task, refusals, refused, role, run_play
@@ -47,3 +48,84 @@ def test_cameras_outside_the_inventory_need_right_ids_and_no_pis(tmp_path: Path)
         assert (message or "").startswith("posture_camera_passwords ("), (name, message)
         assert "an inventory without Pis" in (message or "")
     assert SECRET not in ran.stdout + ran.stderr
+
+
+def _kubernetes(tmp_path: Path, groups: list[str], **variables: str) -> str:
+    """Return what is said of an inventory with group offloader, of one machine."""
+    attempt = role("common", {"posture_prometheus_url": "http://10.0.0.1:9090"} | variables)
+    run_play(tmp_path, refusals(tmp_path, {"it": attempt}), groups=["broker", "database", "offloader", *groups])
+    return refused(tmp_path)["it"] or ""
+
+
+def test_where_kubernetes_runs_the_analyzers_they_are_nothing_else(tmp_path: Path) -> None:
+    assert "in group 'analyzers' and localhost in group 'offloader'" in _kubernetes(tmp_path, ["home", "analyzers"])
+
+
+def test_pods_need_an_address_that_they_can_reach(tmp_path: Path) -> None:
+    said = _kubernetes(tmp_path, ["home"])
+    assert said.startswith("Pods cannot reach the broker at localhost and the database at localhost: ")
+    assert "Set posture_address of localhost to the address by which other machines reach it" in said
+
+
+def test_pods_are_not_told_to_reach_a_given_service_at_their_own_address(tmp_path: Path) -> None:
+    given = {
+        "posture_address": "10.0.0.1",
+        "posture_database_url": f"postgresql://posture:{SECRET}@127.0.0.1:5432/posture",
+        "posture_prometheus_url": f"http://user:{SECRET}@localhost:9090",
+    }
+    said = _kubernetes(tmp_path, ["home"], **given)
+    assert "Set posture_address of localhost and posture_database_url and posture_prometheus_url to " in said
+    assert SECRET not in said
+
+
+def test_the_offloader_needs_nodes_and_their_loads(tmp_path: Path) -> None:
+    said = _kubernetes(tmp_path, [], posture_prometheus_url="")
+    assert "but no nodes: put the machines that Kubernetes runs the analyzers on into the groups 'home'" in said
+    assert "The offloader needs a Prometheus that knows the nodes' loads" in said
+
+
+def test_a_cluster_that_cannot_be_asked_is_said_to_be_so(tmp_path: Path) -> None:
+    clusters = {"not there": None, "empty": "", "no kubeconfig": "a: b", "refused": _kubeconfig(free_port())}
+    attempts = {}
+    for name, content in clusters.items():
+        file = tmp_path / name
+        if content is not None:
+            file.write_text(content)
+        variables = {"posture_kubeconfig": str(file), "posture_state": "absent"}
+        attempts[name] = role("common", variables, tasks_from="cluster")
+    groups = ["broker", "database", "home", "offloader"]
+    ran = run_play(tmp_path, refusals(tmp_path, attempts), groups=groups, arguments=["-vvv"])
+    said = {name: message or "" for name, message in refused(tmp_path).items()}
+    assert (
+        "is not there on the machine that runs the playbooks: put the cluster's kubeconfig there" in said["not there"]
+    )
+    assert "cannot be read on the machine that runs the playbooks" in said["empty"]
+    assert "that is no kubeconfig with a current context" in said["no kubeconfig"]
+    assert "Connection refused" in said["refused"]
+    assert "the cluster cannot be reached: start it" in said["refused"]
+    assert all(message.endswith("add '--skip-tags nodes,offloader'.") for message in said.values()), said
+    assert SECRET not in ran.stdout + ran.stderr
+
+
+def test_without_images_the_build_is_named(tmp_path: Path) -> None:
+    attempt = role("common", {"__common_images": {"analyzer": "x"}}, tasks_from="images")
+    run_play(tmp_path, refusals(tmp_path, {"it": attempt}), groups=["broker", "database", "home"])
+    said = refused(tmp_path)["it"] or ""
+    assert said.startswith(f"{tmp_path}/.images.json does not name the images of analyzer and offloader: run")
+    assert "playbooks/build.yml first" in said
+
+
+def _kubeconfig(port: int) -> str:
+    cluster = {"name": "c", "cluster": {"server": f"http://127.0.0.1:{port}"}}
+    user = {"name": "u", "user": {"token": SECRET}}
+    context = {"name": "x", "context": {"cluster": "c", "user": "u"}}
+    return json.dumps(
+        {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [cluster],
+            "users": [user],
+            "contexts": [context],
+            "current-context": "x",
+        }
+    )

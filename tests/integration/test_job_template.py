@@ -1,0 +1,123 @@
+"""The Job that role analyzer makes is one that the offloader fills in, without secrets; a lab may have another."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from posture_edge.job import render
+from tests.support.plays import refusals, refused, role, run_play
+
+Object = dict[str, Any]
+SECRET = "Geheim"
+GROUPS = ("broker", "database", "home", "metrics", "offloader")
+IMAGES = {"analyzer": f"registry.example:5000/posture@sha256:{64 * 'a'}", "offloader": "x"}
+SECRETS = {
+    "posture_mqtt_analyzer_password": SECRET,
+    "posture_database_password": SECRET,
+    "posture_registry_password": SECRET,
+}
+VARIABLES = {**SECRETS, "posture_registry_username": "u", "__common_images": IMAGES}
+
+
+def rendered(directory: Path, **variables: Any) -> Object:
+    """Return the Job of the role with these variables."""
+    text = directory / "job.yml"
+    directory.mkdir(exist_ok=True)
+    task = role("analyzer", VARIABLES | variables, tasks_from="template")
+    write = {"ansible.builtin.copy": {"content": "{{ analyzer_job_text }}", "dest": str(text), "mode": "0600"}}
+    ran = run_play(directory, [task, write], groups=GROUPS, arguments=["-e", "posture_address=10.0.0.1", "-vvv"])
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert SECRET not in ran.stdout + ran.stderr + text.read_text()
+    job: Object = yaml.safe_load(text.read_text())
+    return job
+
+
+def pod(job: Object) -> Object:
+    found: Object = job["spec"]["template"]["spec"]
+    return found
+
+
+def variables_of(job: Object) -> dict[str, str]:
+    return {each["name"]: each.get("value", "") for each in pod(job)["containers"][0]["env"]}
+
+
+def test_the_job_is_one_that_the_offloader_fills_in(tmp_path: Path) -> None:
+    job = rendered(tmp_path, posture_workers=3)
+    filled = render(job, stream="pi1", epoch=4, node="agx")
+    assert filled["metadata"]["name"] == "posture-pi1-4"
+    assert variables_of(filled) == {
+        "POSTURE_STREAM": "pi1",
+        "POSTURE_EPOCH": "4",
+        "POSTURE_NODE": "agx",
+        "POSTURE_MQTT_HOST": "10.0.0.1",
+        "POSTURE_MQTT_PORT": "1883",
+        "POSTURE_MQTT_USER": "posture-analyzer",
+        "POSTURE_MQTT_PASSWORD_FILE": "/run/posture/secrets/mqtt-password",
+        "POSTURE_DATABASE_URL_FILE": "/run/posture/secrets/database-url",
+        "POSTURE_IMAGES_DIR": "/app/analyzed_images",
+        "POSTURE_HTTP_HOST": "0.0.0.0",  # noqa: S104  (the address of its own pod)
+        "POSTURE_HTTP_PORT": "9310",
+        "POSTURE_WORKERS": "3",
+        "POSTURE_PASSES": "2",
+        "POSTURE_MODEL": "full",
+        "POSTURE_NECK_THRESHOLD": "40",
+        "POSTURE_BODY_THRESHOLD": "10",
+        "POSTURE_MAX_IMAGE_BYTES": "20971520",
+        "POSTURE_MAX_PIXELS": "50000000",
+        "POSTURE_JPEG_QUALITY": "85",
+        "POSTURE_LOG_LEVEL": "INFO",
+    }
+    assert pod(job)["containers"][0]["image"] == IMAGES["analyzer"]
+    assert pod(job)["imagePullSecrets"] == [{"name": "posture-registry"}]
+    volumes = {volume.pop("name"): volume for volume in pod(job)["volumes"]}
+    assert volumes["pictures"] == {"hostPath": {"path": "/var/lib/posture/images", "type": "Directory"}}
+    assert {mount["name"] for mount in pod(job)["containers"][0]["volumeMounts"]} == set(volumes)
+
+
+def test_a_claim_a_model_and_certificates_have_their_places(tmp_path: Path) -> None:
+    (tmp_path / "ca.crt").write_text("-")
+    job = rendered(
+        tmp_path,
+        posture_images_claim="pictures",
+        posture_model="heavy",
+        posture_model_file="/srv/heavy.task",
+        posture_mqtt_tls_ca=str(tmp_path / "ca.crt"),
+    )
+    volumes = {volume.pop("name"): volume for volume in pod(job)["volumes"]}
+    mounts = {mount["name"]: mount["mountPath"] for mount in pod(job)["containers"][0]["volumeMounts"]}
+    assert volumes["pictures"] == {"persistentVolumeClaim": {"claimName": "pictures"}}
+    assert volumes["model"] == {"hostPath": {"path": "/srv/heavy.task", "type": "File"}}
+    assert set(mounts) == set(volumes)
+    variables = variables_of(job)
+    assert variables["POSTURE_MODEL_FILE"] == mounts["model"]
+    assert variables["POSTURE_MQTT_CA_FILE"] == f"{mounts['ca']}/mqtt.crt"
+    assert "POSTURE_DATABASE_CA_FILE" not in variables
+
+
+def test_a_lab_has_a_template_of_its_own(tmp_path: Path) -> None:
+    template = tmp_path / "mine.yml.j2"
+    own = {"kind": "Job", "spec": {"template": {"spec": {"containers": [{"name": "analyzer", "image": "mine:1"}]}}}}
+    template.write_text(json.dumps(own))
+    job = rendered(tmp_path, analyzer_job_template=str(template))
+    assert pod(render(job, stream="pi1", epoch=1, node="agx"))["containers"][0]["image"] == "mine:1"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("a: [", "does not give YAML"), ("kind: Pod", "does not give a Job with a container 'analyzer'")]
+)
+def test_a_template_that_is_none_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    template = tmp_path / "mine.yml.j2"
+    template.write_text(text)
+    attempt = role("analyzer", VARIABLES | {"analyzer_job_template": str(template)}, tasks_from="template")
+    run_play(
+        tmp_path,
+        refusals(tmp_path, {"it": attempt}),
+        groups=GROUPS,
+        arguments=["-e", "posture_address=10.0.0.1"],
+    )
+    message = refused(tmp_path)["it"] or ""
+    assert message.startswith(f"analyzer_job_template {template} ")
+    assert said in message
