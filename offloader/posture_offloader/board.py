@@ -76,11 +76,6 @@ class Board:
         with self._lock:
             return self._assignments.get(stream)
 
-    def streams(self) -> set[str]:
-        """Return the streams of which something is retained."""
-        with self._lock:
-            return {stream for stream, states in self._states.items() if states} | set(self._assignments)
-
     def frame_age_s(self, stream: str) -> float | None:
         """Return how long the stream's newest row took, from capture or arrival to its analysis, in seconds."""
         return self._frame_ages.get(stream)

@@ -108,7 +108,7 @@ class Controller:
         now, wanted = self.now, self.picture.wanted
         steps: dict[str, Step] = {}
         ended: list[str] = []
-        for stream in {*self.records, *self.jobs, *self._board.streams()}:
+        for stream in {*self.records, *self.jobs}:
             record, seen = self.records.get(stream, Record()), self._seen(stream)
             if stream in wanted:
                 timeout = self._settings.ready_timeout
@@ -189,9 +189,9 @@ class Controller:
             job = render(self._cluster.template(), stream=stream, epoch=epoch.number, node=epoch.node)
             self._cluster.create_job(job)
         except (TemplateError, RefusedError) as error:
-            problem = f"{error}; correct the template and run playbooks/up.yml again"
-            log.warning("%s: %s", stream, problem)
-            self.records[stream] = refused(self.records[stream], problem, now=self.now)
+            before, problem = self.records[stream], f"{error}; correct the template and run playbooks/up.yml again"
+            self.records[stream] = refused(before, problem, now=self.now)
+            self._tell_what_changed(stream, before, self.records[stream])
 
     def _assign(self) -> None:
         for stream, record in self.records.items():
