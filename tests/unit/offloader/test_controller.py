@@ -1,23 +1,23 @@
 """The offloader's looks and steps against a world in memory: what holds whenever it is killed and whatever fails."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from posture_offloader import controller
 
 from posture_edge import load
-from tests.support.worlds import World, offload, read_loads
+from tests.support.worlds import World, read_loads
 
 Make = Callable[..., World]
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+def world(monkeypatch: pytest.MonkeyPatch) -> Make:
     def make(**more: object) -> World:
         made = World({"nuc": 10, "agx": 10, "orin": 20}, **more)  # type: ignore[arg-type]
-        monkeypatch.setattr(controller.load, "read_loads", read_loads(made))
+        monkeypatch.setattr(load, "read_loads", read_loads(made))
         return made
 
     return make
@@ -126,9 +126,7 @@ def test_a_lost_memory_moves_nothing_back(world: Make) -> None:
 @given(kill_at=st.integers(1, 40), again=st.integers(1, 10), dies=st.booleans())
 def test_whenever_it_is_killed_it_goes_on_and_epochs_only_grow(kill_at: int, again: int, dies: bool) -> None:
     lab = World({"nuc": 10, "agx": 10, "orin": 20}, streams=("pi1", "pi2"), kill_at=kill_at)
-    original = controller.load.read_loads
-    controller.load.read_loads = read_loads(lab)
-    try:
+    with mock.patch.object(load, "read_loads", read_loads(lab)):
         lab.run(15)
         lab.loads["nuc"] = 75
         lab.run(6)
@@ -136,15 +134,8 @@ def test_whenever_it_is_killed_it_goes_on_and_epochs_only_grow(kill_at: int, aga
         if dies:
             lab.die("pi1")
         lab.run(120)
-    finally:
-        controller.load.read_loads = original
     assert {node_of(lab, "pi1"), node_of(lab, "pi2")} <= {"agx", "orin"}
     for epochs in lab.history.values():
         assert epochs == sorted(set(epochs))
     running = [each for each in lab.analyzers.values() if not each.finished]
     assert len(running) == 2
-
-
-def test_the_real_reader_is_what_is_used_otherwise() -> None:
-    assert controller.load.read_loads is load.read_loads
-    assert offload(World({"nuc": 1})).picture.wanted == {}

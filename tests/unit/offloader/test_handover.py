@@ -39,10 +39,10 @@ MOVING = Record(
 RUNS, ENDED = Job(), Job(finished=True)
 
 
-def go(record: Record, wanted: str | None, *, now: float = NOW, watched_since: float = 0.0, **seen: Any) -> Step:
-    return step(
-        record, Seen(**seen), Wanted(wanted, "because"), now=now, ready_timeout_s=TIMEOUT_S, watched_since=watched_since
-    )
+def go(record: Record, wanted: str | None, **more: Any) -> Step:
+    """Take a step; `more` is what is seen, and `now` and `watched_since` where they matter."""
+    times = {"now": more.pop("now", NOW), "watched_since": more.pop("watched_since", 0.0)}
+    return step(record, Seen(**more), Wanted(wanted, "because"), ready_timeout_s=TIMEOUT_S, **times)
 
 
 def test_a_new_stream_gets_a_job_of_its_first_epoch() -> None:
@@ -104,13 +104,13 @@ def test_one_that_fails_goes_and_the_former_one_never_notices(seen: dict[str, An
 
 
 def test_lateness_counts_from_when_the_broker_could_be_heard() -> None:
-    seen = {"jobs": {3: RUNS, 4: RUNS}, "states": {3: State.ACTIVE, 4: State.WARMING}}
+    seen: dict[str, Any] = {"jobs": {3: RUNS, 4: RUNS}, "states": {3: State.ACTIVE, 4: State.WARMING}}
     assert go(MOVING, "agx", now=NOW + 200, watched_since=NOW + 190, **seen).record.pending == TO_AGX
     assert go(MOVING, "agx", now=NOW + 200, **seen).record.pending is None
 
 
 def test_one_that_is_not_wanted_there_any_more_goes_and_the_stream_stays_or_goes_elsewhere() -> None:
-    seen = {"jobs": {3: RUNS, 4: RUNS}, "states": {3: State.ACTIVE, 4: State.READY}}
+    seen: dict[str, Any] = {"jobs": {3: RUNS, 4: RUNS}, "states": {3: State.ACTIVE, 4: State.READY}}
     back = go(MOVING, "nuc", **seen)
     assert (back.record.assigned, back.record.pending, back.delete, back.create) == (ON_NUC, None, (4,), None)
     on = go(MOVING, "orin", **seen)
@@ -133,7 +133,7 @@ def test_a_dead_analyzer_is_replaced_at_once_where_it_lived_long(seen: dict[str,
 
 
 def test_one_that_is_silent_for_a_moment_is_not_replaced() -> None:
-    seen = {"jobs": {3: RUNS}, "states": {3: State.GONE}, "said_at": {3: NOW - GONE_S + 1}}
+    seen: dict[str, Any] = {"jobs": {3: RUNS}, "states": {3: State.GONE}, "said_at": {3: NOW - GONE_S + 1}}
     assert go(SETTLED, "nuc", **seen) == Step(SETTLED)
 
 
@@ -155,7 +155,7 @@ def test_one_that_dies_early_is_replaced_ever_later_and_that_is_forgotten_when_o
 
 def test_the_replaced_one_has_time_to_leave_and_not_for_ever() -> None:
     record = replace(MOVING, assigned=replace(TO_AGX, since=NOW), pending=None)
-    seen = {"jobs": {3: RUNS, 4: RUNS}, "states": {3: State.ACTIVE, 4: State.ACTIVE}}
+    seen: dict[str, Any] = {"jobs": {3: RUNS, 4: RUNS}, "states": {3: State.ACTIVE, 4: State.ACTIVE}}
     assert go(record, "agx", **seen).delete == ()
     assert go(record, "agx", now=NOW + LEAVE_S + 1, **seen).delete == (3,)
 
