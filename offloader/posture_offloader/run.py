@@ -1,6 +1,7 @@
 """The running offloader: hold the Lease, look, follow, say how it stands; until the stop."""
 
 import logging
+import os
 import socket
 import threading
 import time
@@ -33,7 +34,8 @@ class Offloader:
         self._wake = threading.Event()
         self._cluster = Cluster(settings.namespace)
         self._board = Board(Broker.of(settings), stop, changed=self._wake.set)
-        self._lease = Lease(self._cluster, socket.gethostname())
+        # In a pod that is its name and 1: the container that is started again in it need not wait for the former one.
+        self._lease = Lease(self._cluster, f"{socket.gethostname()}-{os.getpid()}")
         self._controller = Controller(settings, self._cluster, self._board)
         self._problem: str | None = "starting"
         self._looked_at = time.monotonic()
@@ -46,31 +48,54 @@ class Offloader:
         """
         settings, stop = self._settings, self._stop
         server = status_server(settings.http_host, settings.http_port, alive=self._alive, ready=lambda: self._problem)
-        with server, self._board, stop.calling(self._wake.set):
-            next_look = 0.0
-            while not stop.requested:
-                self._wake.clear()
-                began = time.monotonic()
-                due = began >= next_look
-                if due:
-                    next_look = began + settings.tick
-                with metrics.LOOK_SECONDS.time():
-                    self._say(self._work(look=due))
-                self._looked_at = time.monotonic()
-                longest = UNSETTLED_S if self._controller.unsettled else settings.tick
-                self._wake.wait(max(0.0, min(next_look - time.monotonic(), longest)))
-            with suppress(ClusterError):
-                self._lease.give_back()
+        with server, stop.calling(self._wake.set):
+            # The board comes after it: its connection would end that of the one who holds the Lease.
+            self._await_lease()
+            if not stop.requested:
+                with self._board:
+                    self._lead()
         if self._board.failure is not None:
             raise self._board.failure
+
+    def _await_lease(self) -> None:
+        """Return when the Lease is ours, or the stop is requested."""
+        while not self._stop.requested:
+            try:
+                holder = self._lease.take()
+                problem = holder and f"{holder} holds the Lease: waiting until it stops"
+            except ClusterError as error:
+                problem = str(error)
+            self._say(problem)
+            self._looked_at = time.monotonic()
+            if problem is None:
+                return
+            self._stop.wait(self._settings.tick)
+
+    def _lead(self) -> None:
+        """Look and follow until the stop is requested, then give the Lease back."""
+        tick, next_look = self._settings.tick, 0.0
+        while not self._stop.requested:
+            self._wake.clear()
+            began = time.monotonic()
+            due = began >= next_look
+            if due:
+                next_look = began + tick
+            with metrics.LOOK_SECONDS.time():
+                self._say(self._work(look=due))
+            self._looked_at = time.monotonic()
+            longest = UNSETTLED_S if self._controller.unsettled else tick
+            self._wake.wait(max(0.0, min(next_look - time.monotonic(), longest)))
+        with suppress(ClusterError):
+            self._lease.give_back()
 
     def _work(self, *, look: bool) -> str | None:
         """Look and follow once; return what keeps us from it."""
         try:
             if look and (holder := self._lease.take()) is not None:
-                return f"{holder} holds the Lease: waiting until it stops"
+                self._stop.request()
+                return f"{holder} has taken the Lease, which was not renewed in time: stopping"
             if not self._lease.held:
-                return "the Lease has not been renewed in time: taking it again"
+                return "the Lease could not be renewed in time: nothing moves until it is"
             if self._board.synced_since is None:
                 return self._board.trouble
             if look:
@@ -85,11 +110,11 @@ class Offloader:
         if problem != self._problem:
             if problem is not None:
                 log.warning("%s", problem)
-            elif self._problem is not None:
+            else:
                 log.info("looking after %s", ", ".join(self._settings.streams) or "no stream")
         self._problem = problem
         metrics.LEADING.set(self._lease.held)
-        if self._lease.held:
+        if self._board.synced_since is not None:
             self._board.show(report.as_json(report.status(self._controller, self._board, problem)))
 
     def _alive(self) -> str | None:
