@@ -69,14 +69,23 @@ class Cluster:
         """Return the analyzers' Jobs, by stream and epoch."""
         listed = self._ask("Jobs", self._batch.list_namespaced_job, self.namespace, label_selector=_SELECTOR)
         pods = self._ask("pods", self._core.list_namespaced_pod, self.namespace, label_selector=_SELECTOR)
-        problems = {_labels(pod).get("batch.kubernetes.io/job-name"): pod_problem(pod) for pod in pods["items"]}
+        problems = {_labels(pod).get("batch.kubernetes.io/job-name"): self._problem(pod) for pod in pods["items"]}
         jobs: dict[str, dict[int, Job]] = defaultdict(dict)
         for job in listed["items"]:
             labels = _labels(job)
             if labels.get(EPOCH_LABEL, "").isdecimal():
                 name = job["metadata"]["name"]
-                jobs[labels[STREAM_LABEL]][int(labels[EPOCH_LABEL])] = Job(_finished(job), problems.get(name) or "")
+                jobs[labels[STREAM_LABEL]][int(labels[EPOCH_LABEL])] = Job(_finished(job), problems.get(name, ""))
         return jobs
+
+    def _problem(self, pod: Object) -> str:
+        """Return why the pod does not run; of a volume that cannot be had only Events tell."""
+        said = pod_problem(pod)
+        if said or pod["status"].get("phase") != "Pending":
+            return said
+        selector = f"involvedObject.name={pod['metadata']['name']},type=Warning"
+        events = self._ask("Events", self._core.list_namespaced_event, self.namespace, field_selector=selector)
+        return " ".join(str(events["items"][-1]["message"]).split()) if events["items"] else ""
 
     def template(self) -> Any:
         """Return what the ConfigMap posture-job holds; None where there is none or it is no YAML."""

@@ -50,7 +50,7 @@ class Controller:
         self._settings = settings
         self._cluster = cluster
         self._board = board
-        self._prometheus = settings.prometheus
+        self._prometheus = settings.make_prometheus()
         self._histories: Mapping[str, placement.History] = {}
         self._began = time.time() - time.monotonic()
         self._version: str | None = None

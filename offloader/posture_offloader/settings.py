@@ -2,10 +2,10 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from posture_common.settings import ANY_PI, Port, Settings, pi_id
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
 from posture_edge import load, placement
 from posture_edge.observed import limits_of, number_of
@@ -61,6 +61,11 @@ class OffloaderSettings(Settings):
     tick: Seconds = 3.0
     ready_timeout: Seconds = 180.0
 
+    @model_validator(mode="after")
+    def _prometheus_can_be_asked(self) -> Self:
+        self.make_prometheus()
+        return self
+
     @property
     def policy(self) -> placement.Settings:
         """The settings as the policy takes them."""
@@ -68,9 +73,8 @@ class OffloaderSettings(Settings):
             limits=limits_of(self.metrics), stream_load=self.stream_load, streams_per_node=self.streams_per_node
         )
 
-    @property
-    def prometheus(self) -> load.Prometheus:
-        """The Prometheus that knows the nodes' loads; raises ValueError for a URL that is none."""
+    def make_prometheus(self) -> load.Prometheus:
+        """Return the Prometheus that knows the nodes' loads; raises ValueError for a URL that is none."""
         secrets = (self.prometheus_token, self.prometheus_password)
         token, password = (None if each is None else each.get_secret_value() for each in secrets)
         ca_file = None if self.prometheus_ca_file is None else str(self.prometheus_ca_file)
