@@ -23,8 +23,8 @@ from posture_edge.observed import nodes_of
 from . import metrics, records
 from .board import Board
 from .cluster import Cluster, ClusterError, Placements, RefusedError
-from .handover import Epoch, Record, Seen, Step, Wanted, asked, refused, retire, step
 from .handover import Job as SeenJob
+from .handover import Placed, Record, Seen, Step, Wanted, asked, refused, retire, step
 from .settings import OffloaderSettings
 
 log = logging.getLogger(__name__)
@@ -184,9 +184,9 @@ class Controller:
         if what.create is not None:
             self._create(stream, what.create)
 
-    def _create(self, stream: str, epoch: Epoch) -> None:
+    def _create(self, stream: str, placed: Placed) -> None:
         try:
-            job = render(self._cluster.template(), stream=stream, epoch=epoch.number, node=epoch.node)
+            job = render(self._cluster.template(), stream=stream, epoch=placed.epoch, node=placed.node)
             self._cluster.create_job(job)
         except (TemplateError, RefusedError) as error:
             before, problem = self.records[stream], f"{error}; correct the template and run playbooks/up.yml again"
@@ -196,7 +196,7 @@ class Controller:
     def _assign(self) -> None:
         for stream, record in self.records.items():
             if record.assigned is not None:
-                self._board.assign(stream, record.assigned.number, record.assigned.node or None)
+                self._board.assign(stream, record.assigned.epoch, record.assigned.node or None)
 
     def _end(self, stream: str) -> None:
         """Forget a stream whose analyzers have ended."""
@@ -218,14 +218,14 @@ class Controller:
             if before.pending is not None:
                 metrics.READY_SECONDS.observe(assigned.since - before.pending.since)
         if after.problem and after.problem != before.problem:
-            failed = before.pending or before.assigned or Epoch(after.counted, "", self.now, "")
+            failed = before.pending or before.assigned or Placed(after.counted, "", self.now, "")
             self._tell(stream, failed, "Failed", f"{stream}: {after.problem}", warning=True)
             metrics.FAILURES.labels(stream).inc()
 
-    def _tell(self, stream: str, epoch: Epoch, reason: str, message: str, *, warning: bool = False) -> None:
+    def _tell(self, stream: str, placed: Placed, reason: str, message: str, *, warning: bool = False) -> None:
         log.log(logging.WARNING if warning else logging.INFO, "%s", message)
         try:
-            self._cluster.tell(stream, epoch.number, reason=reason, message=message, warning=warning)
+            self._cluster.tell(stream, placed.epoch, reason=reason, message=message, warning=warning)
         except ClusterError as error:
             log.debug("no Event: %s", error)  # it is in the log, which is what counts
 

@@ -39,10 +39,10 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """One placement of a stream: its number, its node, since when (seconds since 1970) and why."""
+class Placed:
+    """One placement of a stream: the epoch that it begins, its node, since when (seconds since 1970) and why."""
 
-    number: int
+    epoch: int
     node: str
     since: float
     reason: str
@@ -56,8 +56,8 @@ class Record:
     the epoch that failed last, `problem` says how.
     """
 
-    assigned: Epoch | None = None
-    pending: Epoch | None = None
+    assigned: Placed | None = None
+    pending: Placed | None = None
     last_epoch: int = 0
     policy: Placement | None = None
     failures: int = 0
@@ -97,7 +97,7 @@ class Step:
     """The new record, and what is to be done once it is written down."""
 
     record: Record
-    create: Epoch | None = None
+    create: Placed | None = None
     delete: tuple[int, ...] = ()
     forget: tuple[int, ...] = ()
     """Epochs whose retained state is of no use any more."""
@@ -114,7 +114,7 @@ def step(
     pending = record.pending
     return Step(
         record,
-        create=pending if pending is not None and pending.number not in seen.jobs else None,
+        create=pending if pending is not None and pending.epoch not in seen.jobs else None,
         delete=_overdue(record, seen, now),
         forget=_forgotten(record, seen),
     )
@@ -126,9 +126,9 @@ def retire(record: Record, seen: Seen, *, now: float) -> tuple[Step, bool]:
     An assignment without a node ends them, each when what is in work is committed.
     """
     if record.assigned is None or record.assigned.node or record.pending is not None:
-        number = _highest(record, seen) + 1
-        end = Epoch(number, "", now, "its Pi is not in the inventory any more")
-        record = replace(record, assigned=end, pending=None, last_epoch=number, policy=None)
+        epoch = _highest(record, seen) + 1
+        end = Placed(epoch, "", now, "its Pi is not in the inventory any more")
+        record = replace(record, assigned=end, pending=None, last_epoch=epoch, policy=None)
     ended = all(job.finished for job in seen.jobs.values())
     return Step(record, delete=_overdue(record, seen, now), forget=_forgotten(record, seen)), ended
 
@@ -151,15 +151,21 @@ def asked(record: Record, node: str, *, now: float) -> Record:
 
 
 def _follow(
-    record: Record, pending: Epoch, seen: Seen, wanted: Wanted, now: float, ready_timeout_s: float, watched_since: float
+    record: Record,
+    pending: Placed,
+    seen: Seen,
+    wanted: Wanted,
+    now: float,
+    ready_timeout_s: float,
+    watched_since: float,
 ) -> Record:
     """Return the record once the pending epoch is ready, failed, late or not wanted; unchanged before."""
-    job = seen.jobs.get(pending.number, Job())
+    job = seen.jobs.get(pending.epoch, Job())
     if wanted.node != pending.node:
         return replace(record, pending=None)
     if job.finished:
         return _failed(record, pending, job.problem or "its analyzer ended before it was ready", now)
-    if seen.states.get(pending.number) in (State.READY, State.ACTIVE):
+    if seen.states.get(pending.epoch) in (State.READY, State.ACTIVE):
         return replace(record, assigned=replace(pending, since=now), pending=None, problem="")
     if now - max(pending.since, watched_since) > ready_timeout_s:
         why = f": {job.problem}" if job.problem else ""
@@ -179,38 +185,38 @@ def _begin(record: Record, seen: Seen, wanted: Wanted, now: float) -> Record:
         reason = f"its analyzer on {assigned.node} {end}"
     if wanted.node is None or now < record.retry_at:
         return record
-    number = _highest(record, seen) + 1
-    return replace(record, pending=Epoch(number, wanted.node, now, reason), last_epoch=number)
+    epoch = _highest(record, seen) + 1
+    return replace(record, pending=Placed(epoch, wanted.node, now, reason), last_epoch=epoch)
 
 
-def _end_of(assigned: Epoch, seen: Seen, now: float) -> str | None:
+def _end_of(assigned: Placed, seen: Seen, now: float) -> str | None:
     """Return how the assigned epoch's analyzer came to its end, None while it lives."""
-    job, number = seen.jobs.get(assigned.number), assigned.number
+    job, epoch = seen.jobs.get(assigned.epoch), assigned.epoch
     if job is None:
         return "is gone, with its Job"
     if job.finished:
         return f"ended: {job.problem}" if job.problem else "ended"
-    if seen.states.get(number) is State.GONE and now - seen.said_at.get(number, now) > GONE_S:
+    if seen.states.get(epoch) is State.GONE and now - seen.said_at.get(epoch, now) > GONE_S:
         return f"was not heard of for {GONE_S:g} s"
     return None
 
 
-def _ended(record: Record, assigned: Epoch, end: str, now: float) -> Record:
+def _ended(record: Record, assigned: Placed, end: str, now: float) -> Record:
     """Return the record after the assigned epoch's analyzer ended by itself, counted once."""
-    if record.counted == assigned.number:
+    if record.counted == assigned.epoch:
         return record
     early = now - assigned.since < SETTLED_S
     failures = record.failures + 1 if early else 0
     return replace(
         record,
-        counted=assigned.number,
+        counted=assigned.epoch,
         failures=failures,
         retry_at=now + _delay_s(failures),
         problem=f"{assigned.node}: its analyzer {end}",
     )
 
 
-def _failed(record: Record, pending: Epoch, problem: str, now: float) -> Record:
+def _failed(record: Record, pending: Placed, problem: str, now: float) -> Record:
     failures = record.failures + 1
     assigned, policy = record.assigned, record.policy
     if assigned is not None and policy is not None and assigned.node != pending.node:
@@ -223,7 +229,7 @@ def _failed(record: Record, pending: Epoch, problem: str, now: float) -> Record:
         pending=None,
         policy=policy,
         failures=failures,
-        counted=pending.number,
+        counted=pending.epoch,
         retry_at=now + _delay_s(failures),
         problem=f"{pending.node}: {problem}",
     )
@@ -238,21 +244,21 @@ def _overdue(record: Record, seen: Seen, now: float) -> tuple[int, ...]:
     assigned = record.assigned
     leaving = assigned is not None and now - assigned.since <= LEAVE_S
     return tuple(
-        number
-        for number, job in sorted(seen.jobs.items())
+        epoch
+        for epoch, job in sorted(seen.jobs.items())
         if not job.finished
-        and number not in _in_use(record)
-        and not (leaving and assigned is not None and number < assigned.number)
+        and epoch not in _in_use(record)
+        and not (leaving and assigned is not None and epoch < assigned.epoch)
     )
 
 
 def _forgotten(record: Record, seen: Seen) -> tuple[int, ...]:
     in_use = _in_use(record)
-    return tuple(number for number in sorted(seen.states) if number not in seen.jobs and number not in in_use)
+    return tuple(epoch for epoch in sorted(seen.states) if epoch not in seen.jobs and epoch not in in_use)
 
 
 def _in_use(record: Record) -> set[int]:
-    return {each.number for each in (record.assigned, record.pending) if each is not None}
+    return {each.epoch for each in (record.assigned, record.pending) if each is not None}
 
 
 def _highest(record: Record, seen: Seen) -> int:

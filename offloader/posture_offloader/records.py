@@ -7,7 +7,7 @@ from typing import Any
 
 from posture_edge.placement import Placement
 
-from .handover import Epoch, Record
+from .handover import Placed, Record
 
 
 class RecordError(ValueError):
@@ -26,8 +26,8 @@ def read(stream: str, text: str) -> Record:
         return Record(
             **{
                 **said,
-                "assigned": _epoch(said["assigned"]),
-                "pending": _epoch(said["pending"]),
+                "assigned": _placed(said["assigned"]),
+                "pending": _placed(said["pending"]),
                 "policy": None if said["policy"] is None else Placement(**said["policy"]),
             }
         )
@@ -38,5 +38,5 @@ def read(stream: str, text: str) -> Record:
         ) from None
 
 
-def _epoch(said: Mapping[str, Any] | None) -> Epoch | None:
-    return None if said is None else Epoch(**said)
+def _placed(said: Mapping[str, Any] | None) -> Placed | None:
+    return None if said is None else Placed(**said)

@@ -10,7 +10,7 @@ from posture_common.mqtt import Broker, Connection, ConnectionLostError
 
 from .board import STATUS_TOPIC, Board
 from .controller import Controller
-from .handover import Epoch, Record, State, Wanted
+from .handover import Placed, Record, State, Wanted
 
 Status = Mapping[str, Any]
 _PATIENCE_S = 5.0
@@ -48,14 +48,14 @@ def status(controller: Controller, board: Board, problem: str | None) -> Status:
 def _stream(
     stream: str, record: Record, wanted: Wanted | None, states: Mapping[int, State], frame_age_s: float | None
 ) -> dict[str, Any]:
-    epoch = record.assigned if record.assigned is not None and record.assigned.node else record.pending
-    number = 0 if epoch is None else epoch.number
+    placed = record.assigned if record.assigned is not None and record.assigned.node else record.pending
+    epoch = 0 if placed is None else placed.epoch
     return {
         "stream": stream,
-        "node": epoch.node if epoch else None,
-        "epoch": number,
-        "state": states[number].value if number in states else ("starting" if epoch else "waiting"),
-        "since": _time(epoch),
+        "node": placed.node if placed else None,
+        "epoch": epoch,
+        "state": states[epoch].value if epoch in states else ("starting" if placed else "waiting"),
+        "since": _time(placed),
         "reason": _reason(record, wanted),
         "frame_age_s": None if frame_age_s is None else round(frame_age_s, 2),
         "moving_to": record.pending.node if record.pending and record.assigned else None,
@@ -69,8 +69,8 @@ def _reason(record: Record, wanted: Wanted | None) -> str:
     return "; ".join(part for part in parts if part)
 
 
-def _time(epoch: Epoch | None) -> str | None:
-    return None if epoch is None else datetime.fromtimestamp(epoch.since, UTC).isoformat(timespec="seconds")
+def _time(placed: Placed | None) -> str | None:
+    return None if placed is None else datetime.fromtimestamp(placed.since, UTC).isoformat(timespec="seconds")
 
 
 def as_json(said: Status) -> str:

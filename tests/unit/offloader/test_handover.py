@@ -10,8 +10,8 @@ from posture_offloader.handover import (
     GONE_S,
     LEAVE_S,
     SETTLED_S,
-    Epoch,
     Job,
+    Placed,
     Record,
     Seen,
     State,
@@ -27,8 +27,8 @@ from posture_edge.placement import Placement
 
 NOW = 10_000.0
 TIMEOUT_S = 180.0
-ON_NUC = Epoch(3, "nuc", NOW - 1000, "it starts at home")
-TO_AGX = Epoch(4, "agx", NOW - 5, "nuc is overloaded")
+ON_NUC = Placed(3, "nuc", NOW - 1000, "it starts at home")
+TO_AGX = Placed(4, "agx", NOW - 5, "nuc is overloaded")
 SETTLED = Record(assigned=ON_NUC, last_epoch=3, policy=Placement("nuc", NOW - 1000))
 MOVING = Record(
     assigned=ON_NUC,
@@ -47,7 +47,7 @@ def go(record: Record, wanted: str | None, **more: Any) -> Step:
 
 def test_a_new_stream_gets_a_job_of_its_first_epoch() -> None:
     done = go(Record(), "nuc")
-    assert done.create == Epoch(1, "nuc", NOW, "because")
+    assert done.create == Placed(1, "nuc", NOW, "because")
     assert done.record == Record(pending=done.create, last_epoch=1)
 
 
@@ -61,7 +61,7 @@ def test_a_settled_stream_is_left_alone() -> None:
 
 def test_a_stream_that_is_wanted_elsewhere_gets_a_job_there_and_keeps_the_one_it_has() -> None:
     done = go(SETTLED, "agx", jobs={3: RUNS}, states={3: State.ACTIVE})
-    assert done.create == Epoch(4, "agx", NOW, "because")
+    assert done.create == Placed(4, "agx", NOW, "because")
     assert (done.record.assigned, done.delete) == (ON_NUC, ())
 
 
@@ -114,7 +114,7 @@ def test_one_that_is_not_wanted_there_any_more_goes_and_the_stream_stays_or_goes
     back = go(MOVING, "nuc", **seen)
     assert (back.record.assigned, back.record.pending, back.delete, back.create) == (ON_NUC, None, (4,), None)
     on = go(MOVING, "orin", **seen)
-    assert (on.create, on.delete) == (Epoch(5, "orin", NOW, "because"), (4,))
+    assert (on.create, on.delete) == (Placed(5, "orin", NOW, "because"), (4,))
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_one_that_is_not_wanted_there_any_more_goes_and_the_stream_stays_or_goes
 def test_a_dead_analyzer_is_replaced_at_once_where_it_lived_long(seen: dict[str, Any]) -> None:
     done = go(SETTLED, "nuc", **seen)
     assert done.create is not None
-    assert (done.create.number, done.create.node) == (4, "nuc")
+    assert (done.create.epoch, done.create.node) == (4, "nuc")
 
 
 def test_one_that_is_silent_for_a_moment_is_not_replaced() -> None:
@@ -170,7 +170,7 @@ def test_states_of_jobs_that_are_gone_are_forgotten() -> None:
 def test_epochs_grow_even_where_what_was_remembered_is_lost(seen: dict[str, Any]) -> None:
     done = go(Record(), "nuc", **seen)
     assert done.create is not None
-    assert done.create.number == 8
+    assert done.create.epoch == 8
 
 
 def test_a_job_that_the_cluster_refuses_is_not_asked_for_again_at_once() -> None:
@@ -183,7 +183,7 @@ def test_a_job_that_the_cluster_refuses_is_not_asked_for_again_at_once() -> None
 def test_a_stream_that_is_not_wanted_any_more_is_ended_by_an_assignment_without_a_node() -> None:
     first, ended = retire(MOVING, Seen(jobs={3: RUNS, 4: RUNS}, states={3: State.ACTIVE}), now=NOW)
     assert first.record.assigned is not None
-    assert (first.record.assigned.number, first.record.assigned.node, first.record.pending) == (5, "", None)
+    assert (first.record.assigned.epoch, first.record.assigned.node, first.record.pending) == (5, "", None)
     assert (first.delete, ended) == ((), False)
     again, ended = retire(first.record, Seen(jobs={3: RUNS, 4: ENDED}), now=NOW + LEAVE_S + 1)
     assert (again.record, again.delete, ended) == (first.record, (3,), False)
@@ -194,7 +194,7 @@ def test_one_that_is_wanted_again_meanwhile_goes_on_with_the_next_epoch() -> Non
     ending = retire(SETTLED, Seen(jobs={3: RUNS}), now=NOW)[0].record
     done = go(ending, "nuc", jobs={3: ENDED})
     assert done.create is not None
-    assert done.create.number == 5
+    assert done.create.epoch == 5
 
 
 def test_a_person_may_ask() -> None:
