@@ -12,7 +12,7 @@ from posture_common.service import LastingError, Stop, status_server
 
 from . import metrics, report
 from .board import Board
-from .cluster import Cluster, ClusterError
+from .cluster import Cluster, ClusterError, ConflictError
 from .controller import Controller
 from .lease import Lease
 from .records import RecordError
@@ -102,6 +102,8 @@ class Offloader:
                 self._controller.look()
             if self._controller.picture.wanted or not self._settings.streams:
                 self._controller.follow()
+        except ConflictError as error:
+            log.debug("%s: read anew at the next look", error)  # a person asked for a move, for example
         except (ClusterError, RecordError, ConnectionLostError, LastingError) as error:
             return str(error)
         return None
