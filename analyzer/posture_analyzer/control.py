@@ -193,6 +193,7 @@ class EpochControl:
         """Say the state on the connection that is, or the next; the lock is held."""
         self._state = state
         self._said += 1
+        self._word = None
         if (connection := self._connection) is None:
             return
         payload = Status(epoch=self._epoch, node=self._node, state=state).model_dump_json()
