@@ -66,6 +66,7 @@ def test_five_handovers_in_a_row_under_load(scene: Stage) -> None:
             scene.move_with_images(epoch, feed)
             assert scene.programs[epoch - 1].wait(timeout=20) == 0
             scene.wait_more_rows(5)
+            assert scene.repeated(epoch) == 0
     scene.finish(feed.sent, 6, repeats=False)
     assert scene.owners() == [f"node-{epoch}" for epoch in range(1, 7)]
 
@@ -86,7 +87,7 @@ def test_a_killed_one_is_taken_over_at_once(scene: Stage) -> None:
 
 def test_a_hung_one_is_taken_over_and_leaves_when_it_goes_on(each_scene: Stage) -> None:
     scene = each_scene
-    old, new = two(scene)
+    old, _ = two(scene)
     with Feed(scene.broker) as feed:
         scene.wait_more_rows(5)
         feed.send(20)
@@ -99,13 +100,6 @@ def test_a_hung_one_is_taken_over_and_leaves_when_it_goes_on(each_scene: Stage) 
         assert old.wait(timeout=20) == 0
         scene.wait_more_rows(5)
     assert scene.stream_connections() == 3, "the old one came back"
-    scene.wait_rows(len(feed.sent))
-    counted = sum(
-        float(line.split()[-1])
-        for line in new.get("/metrics")[1].splitlines()
-        if line.startswith("posture_images_total")
-    )
-    assert counted == sum(row["processed_by"] == "node-2" for row in scene.database.rows())
     scene.finish(feed.sent, 2, repeats=True)
     assert scene.assigner.last(1) == "done"
 
