@@ -14,6 +14,7 @@ import threading
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
+from uuid import uuid4
 
 from posture_common.mqtt import (
     NOT_AUTHORIZED,
@@ -106,11 +107,11 @@ class EpochControl:
         self._prefix = f"posture/streams/{settings.stream}/"
         self._topic = f"{self._prefix}{epoch}/status"
         self._changed = threading.Condition()
-        # Guarded by it; what was said last, its number and its acknowledgement, and the number that came back last.
+        # Guarded by it; what was said last, its mark and its acknowledgement, and whether it came back.
         self._state = State.WARMING
-        self._said = 0
+        self._mark = ""
         self._word: Future[bool] | None = None
-        self._echoed = 0
+        self._echoed = False
         self._connection: Connection | None = None
         self._heard = Heard(epoch=epoch)
         self._assigned_at = 0.0
@@ -172,7 +173,7 @@ class EpochControl:
     @property
     def _fresh(self) -> bool:
         """Whether all that the broker had for us when we last spoke is here."""
-        return self._connection is not None and self._echoed == self._said
+        return self._connection is not None and self._echoed
 
     @property
     def _step(self) -> Step:
@@ -192,11 +193,13 @@ class EpochControl:
     def _speak(self, state: State) -> None:
         """Say the state on the connection that is, or the next; the lock is held."""
         self._state = state
-        self._said += 1
+        self._mark = uuid4().hex
+        self._word = None
+        self._echoed = False
         if (connection := self._connection) is None:
             return
         payload = Status(epoch=self._epoch, node=self._node, state=state).model_dump_json()
-        self._word = connection.publish(self._topic, payload, properties={"said": str(self._said)}, retain=True)
+        self._word = connection.publish(self._topic, payload, properties={"mark": self._mark}, retain=True)
         self._word.add_done_callback(lambda word: connection.interrupt() if word.exception() else None)
 
     def _run(self) -> None:
@@ -262,8 +265,9 @@ class EpochControl:
     def _hear(self, message: Message) -> None:
         with self._changed:
             if message.topic == self._topic:
-                if not message.retained and (said := message.properties.get("said")):
-                    self._echoed = int(said)
+                # Not the will, and not what was retained on an earlier connection.
+                if message.properties.get("mark") == self._mark:
+                    self._echoed = True
                     self._trouble = None
             else:
                 self._heed(message)

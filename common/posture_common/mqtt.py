@@ -88,8 +88,6 @@ class Message:
     properties: Mapping[str, str]
     acknowledge: Callable[[], object]
     """Tell the broker to forget the message; does nothing once its connection is gone."""
-    retained: bool = False
-    """Whether the broker had it from before the subscription; False where it came while we listened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,9 +309,7 @@ class Connection:
 
         # It holds the ids alone: acknowledgements live on in whoever has them, long after the payload is of no use.
         acknowledge = partial(client.ack, message.mid, message.qos)
-        self._incoming.put(
-            Message(message.topic, bytes(message.payload), dict(properties), acknowledge, message.retain)
-        )
+        self._incoming.put(Message(message.topic, bytes(message.payload), dict(properties), acknowledge))
 
     def _on_publish(
         self, _client: Client, _userdata: Any, mid: int, reason: ReasonCode, _properties: Properties | None

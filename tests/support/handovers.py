@@ -2,13 +2,14 @@
 
 import contextlib
 import json
+import re
 import socket
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -66,6 +67,10 @@ class Assigner:
         said = [state for other, state in tuple(self.history) if other == epoch]
         return [state for at, state in enumerate(said) if at == 0 or said[at - 1] != state]
 
+    def wait(self, epoch: int, state: str) -> None:
+        """Return when that is what the epoch's analyzer said last."""
+        wait_until(lambda: self.last(epoch) == state, timeout=20, describe=lambda: f"{state}: {self.states(epoch)}")
+
     def last(self, epoch: int) -> str | None:
         """Return what the epoch's analyzer said last."""
         return self._states.get(epoch)
@@ -87,17 +92,19 @@ class Assigner:
 
 
 class Feed:
-    """A camera that sends a new image every `interval_s` seconds while the block runs."""
+    """A camera that sends a new image now and then while the block runs, and many at once when asked to."""
 
-    def __init__(self, broker: Broker, *, interval_s: float = 0.03) -> None:
+    def __init__(self, broker: Broker, *, interval_s: float = 0.1) -> None:
         self.sent: list[Shot] = []
-        self._broker = broker
+        self._shots = iter(shots(1000, person_every=5))
+        self._camera = Camera(broker, STREAM)
         self._interval_s = interval_s
+        self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Self:
+        self._camera.__enter__()
         self._thread.start()
         return self
 
@@ -106,30 +113,29 @@ class Feed:
     ) -> None:
         self._stop.set()
         self._thread.join(30)
-        if self._error and error is None:
-            raise self._error
+        self._camera.__exit__(kind, error, trace)
+
+    def send(self, count: int) -> None:
+        """Send that many images and return when the broker has them."""
+        with self._lock:
+            new = list(islice(self._shots, count))
+            self._camera.send(new)
+            self.sent += new
 
     def _run(self) -> None:
-        try:
-            with Camera(self._broker, STREAM) as camera:
-                for shot in shots(3000):
-                    camera.send([shot])
-                    self.sent.append(shot)
-                    if self._stop.wait(self._interval_s):
-                        return
-        except Exception as error:  # raised where the test waits for it
-            self._error = error
+        while not self._stop.wait(self._interval_s):
+            self.send(1)
 
 
 class Relay:
-    """A link to the broker that can be cut as a pulled cable is: packets are lost and nobody is told."""
+    """A link to the broker that can be cut, and then lets only some of the clients through again."""
 
     def __init__(self, broker: Broker) -> None:
         self.port = free_port()
         self._to = broker.port
-        self._whole = threading.Event()
-        self._whole.set()
-        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._passes = re.compile(b"")
+        self._changed = threading.Condition()
+        self._sockets: list[socket.socket] = []
         self._server = socket.create_server(("127.0.0.1", self.port))
 
     def __enter__(self) -> Self:
@@ -139,46 +145,52 @@ class Relay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._whole.set()
-        with contextlib.suppress(OSError):
-            self._server.shutdown(socket.SHUT_RDWR)
+        self.cut()
+        _end(self._server)
         self._server.close()
-        self.end()
 
     def cut(self) -> None:
-        """Let nothing through any more; connections stay open on both sides."""
-        self._whole.clear()
+        """End every connection, and let none through."""
+        self.mend(only="(?!)")
+        for end in self._sockets:
+            _end(end)
 
-    def end(self) -> None:
-        """End every connection on both sides, as the keepalive does in the end."""
-        for pair in self._pairs:
-            for side in pair:
-                with contextlib.suppress(OSError):
-                    side.shutdown(socket.SHUT_RDWR)
-
-    def mend(self) -> None:
-        """Let new connections through again."""
-        self._whole.set()
+    def mend(self, *, only: str = "") -> None:
+        """Let clients through, waiting ones too, whose first packet matches the pattern."""
+        with self._changed:
+            self._passes = re.compile(only.encode())
+            self._changed.notify_all()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
                 near, _ = self._server.accept()
-                self._whole.wait()
-                far = socket.create_connection(("127.0.0.1", self._to))
-                self._pairs.append((near, far))
-                for source, sink in ((near, far), (far, near)):
-                    threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+                threading.Thread(target=self._relay, args=(near,), daemon=True).start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                if not self._whole.is_set():
-                    continue
-                sink.sendall(data)
-        for side in (source, sink):
-            with contextlib.suppress(OSError):
-                side.shutdown(socket.SHUT_RDWR)
+    def _relay(self, near: socket.socket) -> None:
+        first = near.recv(65536)
+        with self._changed:
+            self._changed.wait_for(lambda: self._passes.search(first))
+        with socket.create_connection(("127.0.0.1", self._to)) as far, near:
+            far.sendall(first)
+            self._sockets += [near, far]
+            back = threading.Thread(target=_pump, args=(far, near), daemon=True)
+            back.start()
+            _pump(near, far)
+            back.join()
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+    _end(source)
+    _end(sink)
+
+
+def _end(end: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
 
 
 @dataclass(kw_only=True)
@@ -190,9 +202,8 @@ class Stage:
     assigner: Assigner
     results: Results
     directory: Path
-    commits: list[tuple[float, str, str]]
-    """When (monotonic) which node's row of which image was known to be committed."""
     stack: ExitStack = field(repr=False)
+    programs: dict[int, Program] = field(default_factory=dict)
 
     def analyzer(self, epoch: int, **settings: str) -> Program:
         """Return the analyzer of an epoch, on a node of its own, not yet started; it ends with the stage."""
@@ -210,24 +221,37 @@ class Stage:
             | settings,
         )
         self.stack.push(program)
+        self.programs[epoch] = program
         return program
 
     def started(self, epoch: int, state: str = "ready", **settings: str) -> Program:
         """Start the analyzer of an epoch and return it when it says so."""
         program = self.analyzer(epoch, **settings)
         program.start()
-        self.wait(program, epoch, state)
+        self.wait(epoch, state)
         return program
 
     def active(self, epoch: int, **settings: str) -> Program:
         """Start the analyzer of an epoch, assign the stream to it, and return it when it has it."""
         program = self.started(epoch, **settings)
-        self.assigner.assign(epoch)
-        self.wait(program, epoch, "active")
+        self.move(epoch)
         return program
 
-    def wait(self, program: Program, epoch: int, state: str, *, timeout: float = 20) -> None:
+    def move(self, epoch: int) -> None:
+        """Assign the stream to the epoch and return when its analyzer has it."""
+        self.assigner.assign(epoch)
+        self.wait(epoch, "active")
+
+    def move_with_images(self, epoch: int, feed: Feed, *, count: int = 20) -> None:
+        """Move the stream while that many images and more wait in it."""
+        feed.send(count)
+        self.move(epoch)
+        assert self.database.count() < len(feed.sent), "no image was waiting"
+
+    def wait(self, epoch: int, state: str, *, timeout: float = 20) -> None:
         """Return when the epoch's analyzer says so; raise with its log where it does not."""
+
+        program = self.programs[epoch]
 
         def said() -> bool:
             if state not in ENDS and program.process.poll() is not None:
@@ -263,28 +287,32 @@ class Stage:
         """Return how often somebody has connected to the stream's session so far."""
         return self.broker.log.read_text().count(f" as posture-stream-{STREAM} ")
 
-    def finish(self, sent: list[Shot], last: Program, *, repeats: bool) -> None:
-        """Compare what was sent with rows, pictures and session; unless `repeats` may be, no image was done twice."""
+    def finish(self, sent: list[Shot], last: int, *, repeats: bool) -> None:
+        """End the last epoch's analyzer, and compare what was sent with rows, pictures and session.
+
+        Unless `repeats` may be, no image was done twice either.
+        """
         self.wait_rows(len(sent))
         assert sorted(row["filename"] for row in self.database.rows()) == sorted(shot.filename for shot in sent)
         pictures = list((self.directory / f"images/analyzed_images_from_{STREAM}").iterdir())
         assert len(pictures) == len(sent)
         assert {picture.suffix for picture in pictures} == {".jpg"}
-        confirmed = {shot.image_id for shot in sent}
         if not repeats:
-            wait_until(
-                lambda: {image for _, _, image in tuple(self.commits)} == confirmed, timeout=5, describe="every result"
-            )
-            counts = Counter(image for _, _, image in self.commits)
-            assert {image for image, count in counts.items() if count > 1} == set(), "done twice"
-        assert last.terminate() == 0
+            wait_until(lambda: len(self._confirmed()) >= len(sent), timeout=5, describe="a result of every image")
+            assert [image for image, count in self._confirmed().items() if count > 1] == [], "done twice"
+            assert self.repeated(last) == 0
+        assert self.programs[last].terminate() == 0
+        self.assigner.wait(last, "done")
+        assert self.assigner.states(last)[-3:] == ["active", "draining", "done"]
         assert left_in_session(self.broker, STREAM) == 0
 
-    def gap_s(self, old: int, new: int) -> float:
-        """Return the seconds from the old epoch's last commit to the new one's first."""
-        last = max(at for at, node, _ in self.commits if node == f"node-{old}")
-        first = min(at for at, node, _ in self.commits if node == f"node-{new}")
-        return first - last
+    def repeated(self, epoch: int) -> float:
+        """Return how many images came to the epoch's analyzer that had their row already."""
+        lines = self.programs[epoch].get("/metrics")[1].splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith("posture_images_repeated_total{"))
+
+    def _confirmed(self) -> Counter[str]:
+        return Counter(result["image_id"] for _, result in tuple(self.results.messages))
 
     def _last_words(self) -> str:
         return "\n".join(
@@ -295,21 +323,14 @@ class Stage:
 @contextmanager
 def stage(broker: Broker, database: Database, directory: Path) -> Iterator[Stage]:
     """Set up what a handover needs; the stream's session is there and empty."""
-    commits: list[tuple[float, str, str]] = []
-
-    def note(result: dict[str, Any]) -> None:
-        commits.append((time.monotonic(), result["processed_by"], result["image_id"]))
-
     open_session(broker, STREAM)
-    on_result: Callable[[dict[str, Any]], None] = note
     (directory / "images").mkdir()
-    with Assigner(broker) as assigner, Results(broker, on_result=on_result) as results, ExitStack() as stack:
+    with Assigner(broker) as assigner, Results(broker) as results, ExitStack() as stack:
         yield Stage(
             broker=broker,
             database=database,
             assigner=assigner,
             results=results,
             directory=directory,
-            commits=commits,
             stack=stack,
         )
