@@ -4,9 +4,9 @@ INVENTORY ?= inventory/local
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: up status loads down build test test-python test-roles lab lab-down lab-packages test-lab test-fresh lint bench lock control dev
+.PHONY: up status loads offload down build test test-python test-roles lab lab-down lab-packages test-lab test-fresh lint bench lock control dev
 
-up status loads down build: control
+up status loads offload down build: control
 	ansible-playbook -i $(INVENTORY) playbooks/$@.yml $(if $(PURGE),-e posture_purge=true) $(ARGS) </dev/null
 
 # Both at once, for each waits a lot; each is shown when it ends.
