@@ -16,7 +16,7 @@ from posture_common.service import LastingError, Stop
 from tests.support import brokers
 from tests.support.brokers import Broker
 from tests.support.handovers import STREAM, Assigner
-from tests.support.mosquitto import NEW, Mosquitto
+from tests.support.mosquitto import NEW, OLD, Mosquitto
 from tests.support.waiting import wait_until
 
 ACCESS = "topic readwrite posture/streams/#\n"
@@ -134,13 +134,18 @@ def test_the_end_waits_for_a_broker_that_is_away_but_not_for_ever(
     assigner.wait(4, "done")  # its thread would have gone on, had the process not ended
 
 
+@pytest.mark.parametrize("which", [OLD, NEW])
 def test_an_access_list_that_does_not_let_us_read_is_named(
-    mosquittos: dict[str, Mosquitto], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    mosquittos: dict[str, Mosquitto],
+    which: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(control, "ECHO_TIMEOUT_S", 0.3)
     stop = Stop()
     with (
-        broker_with(mosquittos[NEW], tmp_path, monkeypatch, "topic write posture/streams/#\n") as broker,
+        broker_with(mosquittos[which], tmp_path, monkeypatch, "topic write posture/streams/#\n") as broker,
         EpochControl(settings(broker), 4, stop) as held,
         waiting(held) as answers,
     ):
@@ -149,12 +154,13 @@ def test_an_access_list_that_does_not_let_us_read_is_named(
         stop.request()
 
 
+@pytest.mark.parametrize("which", [OLD, NEW])
 def test_an_access_list_that_does_not_let_us_write_ends_it(
-    mosquittos: dict[str, Mosquitto], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mosquittos: dict[str, Mosquitto], which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop = Stop()
     with (
-        broker_with(mosquittos[NEW], tmp_path, monkeypatch, "topic read posture/streams/#\n") as broker,
+        broker_with(mosquittos[which], tmp_path, monkeypatch, "topic read posture/streams/#\n") as broker,
         pytest.raises(LastingError, match=r"may not write to posture/streams/pi1/4/status.*access list"),
         EpochControl(settings(broker), 4, stop),
     ):
