@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from types import TracebackType
 from typing import Self
 
@@ -16,6 +17,10 @@ from tests.support.waiting import wait_until
 _PERIOD_S = 0.5
 _SOURCE = "camera.jpg"
 _SPOOL = "var/lib/posture/spool"
+_ROWS = (
+    "SELECT json_agg(json_build_array(pi_id, filename, processed_by, extract(epoch FROM analyzed_time))"
+    " ORDER BY analyzed_time) FROM posture_results WHERE analyzed_time >= to_timestamp({since})"
+)
 
 
 @dataclass(frozen=True)
@@ -62,10 +67,7 @@ class Feed:
 
     def rows(self, since: float = 0) -> list[Row]:
         """Return the rows that were made since then, in their order."""
-        found = self.deployment.query(
-            "SELECT json_agg(json_build_array(pi_id, filename, processed_by, extract(epoch FROM analyzed_time))"
-            f" ORDER BY analyzed_time) FROM posture_results WHERE analyzed_time >= to_timestamp({since})"
-        )
+        found = self.deployment.query(_ROWS.format(since=since))
         return [Row(*each) for each in found or ()]
 
     def wait_for_rows(self, pis: Iterable[str], *, timeout: float = 30) -> None:
@@ -80,14 +82,17 @@ class Feed:
     def gap(self, pi: str, since: float) -> float:
         """Return the longest time without a row of a Pi since then, in seconds."""
         times = [row.at for row in self.rows(since - 2 * _PERIOD_S) if row.pi == pi]
-        return max((after - before for before, after in zip(times, times[1:], strict=False)), default=0)
+        return max((after - before for before, after in pairwise(times)), default=0)
 
     def settle(self, *, timeout: float) -> None:
-        """Return when every image is confirmed to its Pi; raise AssertionError for each that is lost or there twice."""
+        """Take no more pictures, and return when each is confirmed to its Pi; raise where one is lost or twice there."""
+        self.stop()
         spools = [self.deployment.lab.machine(pi).root / _SPOOL for pi in self.pis]
         wait_until(
-            lambda: self.sent.keys() <= {(row.pi, row.filename) for row in self.rows()}
-            and not any(list(spool.glob("*.image")) for spool in spools),
+            lambda: (
+                self.sent.keys() <= {(row.pi, row.filename) for row in self.rows()}
+                and not any(list(spool.glob("*.image")) for spool in spools)
+            ),
             timeout=timeout,
             describe=lambda: f"each image has its row; without one: {self._lost()}",
             pause=0.5,

@@ -34,7 +34,7 @@ class Streams:
         )
         client.username_pw_set(user, password)
         client.reconnect_delay_set(min_delay=1, max_delay=1)
-        client.on_connect = lambda *_: client.subscribe([("posture/streams/#", 1), (_STATUS, 1)])
+        client.on_connect = self._subscribe
         client.on_message = self._on_message
 
     def __enter__(self) -> Self:
@@ -55,8 +55,8 @@ class Streams:
 
     def reason(self, stream: str) -> str:
         """Return why a stream is where it is, or does not get where it should, in the offloader's words."""
-        said = (each for each in self._status.get("streams", ()) if each["stream"] == stream)
-        return str(next(said, {}).get("reason", ""))
+        reasons = (str(each["reason"]) for each in self._status.get("streams", ()) if each["stream"] == stream)
+        return next(reasons, "")
 
     def epoch(self, stream: str) -> int:
         """Return the epoch that the stream is assigned to; 0 before the first."""
@@ -103,6 +103,9 @@ class Streams:
 
     def __str__(self) -> str:
         return f"assigned {self._assignments}, said {self._states}, status {json.dumps(self._status)}"
+
+    def _subscribe(self, *_: Any) -> None:
+        self._client.subscribe([("posture/streams/#", 1), (_STATUS, 1)])
 
     def _on_message(self, _client: Client, _userdata: Any, message: MQTTMessage) -> None:
         said = json.loads(message.payload) if message.payload else {}
