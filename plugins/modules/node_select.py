@@ -145,6 +145,7 @@ rejected:
     nuc: "busy: cpu 71 % of 60 %"
 """
 
+import json
 import traceback
 from collections.abc import Mapping
 from typing import Any
@@ -157,6 +158,7 @@ from ansible_collections.posture.edge.plugins.module_utils.arguments import (
     loads_for,
     readings_of,
 )
+from ansible_collections.posture.edge.plugins.module_utils.cluster import node_address, node_state
 from ansible_collections.posture.edge.plugins.module_utils.load import (
     REQUESTS_MISSING,
     LoadReport,
@@ -274,7 +276,9 @@ def _from_cluster(arguments: Mapping[str, Any]) -> tuple[list[dict[str, Any]], l
     selector = arguments["label_selector"]
     try:
         client = kubernetes.config.new_client_from_config(arguments["kubeconfig"], arguments["context"])
-        found = kubernetes.client.CoreV1Api(client).list_node(label_selector=selector, _request_timeout=10).items
+        api = kubernetes.client.CoreV1Api(client)
+        listed = api.list_node(label_selector=selector, _request_timeout=10, _preload_content=False)
+        found = json.loads(listed.data)["items"]
     except (
         OSError,
         kubernetes.config.ConfigException,
@@ -285,25 +289,8 @@ def _from_cluster(arguments: Mapping[str, Any]) -> tuple[list[dict[str, Any]], l
         raise ValueError(f"the cluster cannot be asked for its nodes with {selector}: {error}") from error
     if not found:
         raise ValueError(f"no node of the cluster has the labels {selector}: kubectl get nodes --show-labels")
-    return [_entry(node) for node in found], [_state(node) for node in found]
-
-
-def _entry(node: Any) -> dict[str, Any]:
-    addresses = [each.address for each in node.status.addresses or [] if each.type == "InternalIP"]
-    return {"name": node.metadata.name, "address": addresses[0] if addresses else None}
-
-
-def _state(node: Any) -> Node:
-    conditions = {each.type: each.status for each in node.status.conditions or []}
-    # A cordoned node carries a taint that says so again, and one that is not Ready.
-    again = {f"node.kubernetes.io/{what}" for what in ("unschedulable", "not-ready", "unreachable")}
-    taints = [each for each in node.spec.taints or [] if each.key not in again]
-    return Node(
-        node.metadata.name,
-        ready=conditions.get("Ready") == "True",
-        cordoned=bool(node.spec.unschedulable),
-        tainted=any(each.effect in ("NoSchedule", "NoExecute") for each in taints),
-    )
+    entries = [{"name": node["metadata"]["name"], "address": node_address(node)} for node in found]
+    return entries, [node_state(node) for node in found]
 
 
 def _home(named: str | None, entries: list[dict[str, Any]]) -> str | None:
