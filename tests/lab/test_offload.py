@@ -210,7 +210,7 @@ def _load(site: Site, node: str) -> float:
 def test_a_stream_is_moved_by_hand_and_the_status_says_so(site: Site) -> None:
     node = site.other("pi2")
     with site.fault("a move by hand", pis=("pi2",)):
-        played = site.deployment.play("offload", "-e", f"posture_stream=pi2 posture_node={node}")
+        played = site.deployment.play("offload", "-e", f"posture_stream=pi2 posture_target_node={node}")
         site.streams.wait_for({"pi2": node}, timeout=_MOVE_S)
     assert played.changed["localhost"] == 1
     status = site.deployment.play("status").output
