@@ -6,6 +6,11 @@ IMAGES = Counter("posture_images_total", "Images whose row was committed, by sta
 REPEATED = Counter("posture_images_repeated_total", "Images that came again after their row was committed.", ["pi_id"])
 IGNORED = Counter("posture_messages_ignored_total", "Messages on a topic that is not images/<pi_id>.")
 IN_WORK = Gauge("posture_images_in_work", "Images taken from the broker and not yet committed.")
+HANDOVERS = Counter(
+    "posture_handovers_total",
+    "Handovers: streams taken from an older epoch (in), given to a newer one (out).",
+    ["direction"],
+)
 READY = Gauge("posture_analyzer_ready", "1 while the analyzer takes images.")
 FRAME_AGE = Histogram(
     "posture_frame_age_seconds",

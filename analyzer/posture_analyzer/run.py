@@ -1,22 +1,21 @@
-"""The running analyzer: warm up, own the stream's session at the broker, take what comes, drain."""
+"""The running analyzer: warm up, wait for its turn, own the stream's session at the broker, take what comes, drain."""
 
 import logging
+import secrets
 import time
 
-from posture_common.mqtt import Broker, Connection, ConnectionLostError, broker_version
+from posture_common.mqtt import STEADY_S, Broker, Connection, ConnectionLostError, broker_version
 from posture_common.service import Stop, delays, status_server
 
 from . import metrics
+from .control import control_of
+from .epochs import State
 from .pipeline import LARGEST_BATCH, Pipeline
 from .settings import AnalyzerSettings
 
 log = logging.getLogger(__name__)
 
 SESSION_EXPIRY_S = 30 * 24 * 3600
-STEADY_S = 10.0
-"""A connection that lasted so long was a good one. Two analyzers that run one stream by mistake take it from each other
-sooner, and so do it ever less often.
-"""
 FIRST_WITH_FLOW_CONTROL = (2, 0, 13)
 """Older mosquittos forget the receive maximum as soon as acknowledgements flow, unless it is 1."""
 
@@ -28,18 +27,20 @@ class Analyzer:
         self._settings = settings
         self._stop = stop
         self._broker = Broker.of(settings)
+        self._control = control_of(settings, stop)
         self._pipeline = Pipeline(settings, stop)
         self._not_ready: str | None = "warming up"
 
     def run(self) -> None:
-        """Analyse the stream's images until the stop is requested.
+        """Analyse the stream's images, while it is ours, until the stop is requested.
 
         Raises:
             LastingError: only a person can help: a refused password, a missing table, a port in use.
         """
-        settings, stop, pipeline = self._settings, self._stop, self._pipeline
+        settings, stop, control, pipeline = self._settings, self._stop, self._control, self._pipeline
         with (
             status_server(settings.http_host, settings.http_port, alive=pipeline.alive, ready=self._ready),
+            control,
             pipeline,
         ):
             pipeline.warm_up()
@@ -47,8 +48,10 @@ class Analyzer:
             while not stop.requested:
                 began = time.monotonic()
                 try:
-                    with self._stream() as connection, stop.calling(connection.interrupt):
-                        self._serve(connection)
+                    connection = self._stream()
+                    if control.await_turn():
+                        with connection, stop.calling(connection.interrupt):
+                            self._serve(connection)
                 except ConnectionLostError as error:
                     self._not_ready = str(error)
                     log.warning("%s; trying again, the broker keeps the stream's images", error)
@@ -57,9 +60,10 @@ class Analyzer:
                     stop.wait(next(waits))
 
     def _stream(self) -> Connection:
-        """Return a connection to the stream's session; whoever holds it owns the stream."""
+        """Return a connection to the stream's session, not yet open; whoever holds it open owns the stream."""
         stream = self._settings.stream
-        version = broker_version(self._broker, client_id=f"posture-version-{stream}")
+        # Several analyzers of a stream may ask at once.
+        version = broker_version(self._broker, client_id=f"posture-version-{stream}-{secrets.token_hex(4)}")
         old = version is not None and version < FIRST_WITH_FLOW_CONTROL
         if old:
             log.warning("mosquitto older than 2.0.13 cannot limit what it sends: one image at a time")
@@ -74,14 +78,17 @@ class Analyzer:
     def _serve(self, connection: Connection) -> None:
         log.info("stream %s: taking images from %s on %s", self._settings.stream, self._settings.topic, self._broker)
         self._not_ready = None
+        self._control.say(State.ACTIVE)
         metrics.READY.set(1)
         try:
             for messages in connection.batches(LARGEST_BATCH):
                 self._pipeline.take(messages, connection)
             self._not_ready = "stopping"
+            self._control.say(State.DRAINING)
             self._pipeline.drain()
         finally:
             metrics.READY.set(0)
 
     def _ready(self) -> str | None:
-        return "; ".join(filter(None, [self._not_ready, self._pipeline.trouble()])) or None
+        stream = None if self._control.standing_by else self._not_ready
+        return "; ".join(filter(None, [stream, self._control.trouble(), self._pipeline.trouble()])) or None

@@ -52,6 +52,7 @@ class AnalyzerSettings(AnalysisSettings, Settings):
 
     stream: Annotated[str, AfterValidator(_stream)]
     node: str = Field(default_factory=socket.gethostname)
+    epoch: Annotated[int, Field(ge=1)] | None = None
     workers: Annotated[int, Field(ge=1, le=64)] = 2
     images_dir: Path = Path("/var/lib/posture/images")
     http_port: Port = 9310

@@ -32,7 +32,12 @@ log = logging.getLogger(__name__)
 CONNECT_TIMEOUT_S = 5.0
 KEEPALIVE_S = 15
 CLOSE_TIMEOUT_S = 5.0
+STEADY_S = 10.0
+"""A connection that lasted so long was a good one. Two clients that share an id by mistake take it from each other
+sooner, and so do it ever less often.
+"""
 NO_SUBSCRIBERS = 0x10
+NOT_AUTHORIZED = 0x87
 LASTING_REFUSALS = {"Bad user name or password", "Not authorized", "Banned", "Client identifier not valid"}
 
 
@@ -85,6 +90,14 @@ class Message:
     """Tell the broker to forget the message; does nothing once its connection is gone."""
 
 
+@dataclass(frozen=True, slots=True)
+class Will:
+    """What the broker publishes, retained, when the connection ends without a farewell."""
+
+    topic: str
+    payload: str
+
+
 class _Client(Client):
     """paho's client, whose thread would end without a word where the broker sends what paho cannot read."""
 
@@ -108,6 +121,7 @@ class Connection:
         topics: topic filters to subscribe to with QoS 1.
         session_expiry_s: how long the broker keeps the session after the connection; 0 starts and ends a clean one.
         receive_maximum: how many messages may be unacknowledged here.
+        will: what the broker is to publish where we are suddenly gone.
 
     Raises:
         ConnectionLostError: the broker cannot be reached, or does not let us in for now.
@@ -122,6 +136,7 @@ class Connection:
         topics: Sequence[str] = (),
         session_expiry_s: int = 0,
         receive_maximum: int = 100,
+        will: Will | None = None,
     ) -> None:
         self._broker = broker
         self._topics = list(topics)
@@ -149,6 +164,8 @@ class Connection:
         )
         client.connect_timeout = CONNECT_TIMEOUT_S
         client.username_pw_set(broker.user, broker.password)
+        if will is not None:
+            client.will_set(will.topic, will.payload, qos=1, retain=True)
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message

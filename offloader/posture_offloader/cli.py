@@ -7,6 +7,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from posture_common.service import EXIT_REFUSED, LastingError, set_up_logging, stop_on_signals
+from posture_common.settings import SettingsError
+
 from posture_edge.load import PrometheusError
 from posture_edge.placement import DEFAULT_STREAM_LOAD, Settings
 from posture_offloader import site
@@ -25,12 +28,45 @@ def main(arguments: list[str] | None = None) -> int:
                 return _explain(options)
             case "record":
                 return _record(options)
-            case _:
+            case "replay":
                 return _replay(options)
+            case "status":
+                return _status(as_json=options.json)
+            case _:
+                return _run()
+    except (SettingsError, LastingError) as error:
+        _fail(str(error))
+        return EXIT_REFUSED
     except FileExistsError as error:
         return _fail(f"{error.filename} is there already: choose another name")
     except (site.SiteError, TraceError, PrometheusError, OSError) as error:
         return _fail(str(error))
+
+
+def _run() -> int:
+    # What only the service needs is imported where it is: Kubernetes' client takes two seconds.
+    from posture_offloader.run import Offloader
+    from posture_offloader.settings import OffloaderSettings
+
+    settings = OffloaderSettings.read()
+    set_up_logging(settings.log_level)
+    stop = stop_on_signals()
+    Offloader(settings, stop).run()
+    return 0
+
+
+def _status(*, as_json: bool) -> int:
+    from posture_common.mqtt import Broker, ConnectionLostError
+
+    from posture_offloader import report
+    from posture_offloader.settings import OffloaderSettings
+
+    try:
+        said = report.ask(Broker.of(OffloaderSettings.read()))
+    except ConnectionLostError as error:
+        return _fail(str(error))
+    print(json.dumps(said, indent=2) if as_json else report.as_text(said))
+    return 0
 
 
 def _explain(options: argparse.Namespace) -> int:
@@ -92,9 +128,13 @@ def _fail(message: str) -> int:
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="posture-offloader", description="Decides on which node each stream is analysed, and says why."
+        prog="posture-offloader",
+        description="Decides on which node each stream is analysed, and says why. Without a command: keeps the streams "
+        "there, as Jobs of Kubernetes, until stopped. Settings: docs/offload.md.",
     )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    status = commands.add_parser("status", help="where each stream is, as the running offloader last said")
+    status.add_argument("--json", action="store_true", help="print JSON")
     explaining = commands.add_parser("explain", help="what would be decided now, and why")
     site.add_arguments(explaining)
     explaining.add_argument(

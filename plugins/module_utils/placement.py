@@ -281,8 +281,9 @@ class _Tick:
         node = self.nodes.get(placement.node)
         if not self.snapshot.prometheus:
             return _stay(stream, placement, "Prometheus does not answer: nothing moves")
-        if node is None or not node.ready:
-            return self._rescue(stream, placement, "gone" if node is None else "not Ready")
+        if node is None or not node.ready or node.tainted:
+            cause = "gone" if node is None else "tainted" if node.ready else "not Ready"
+            return self._rescue(stream, placement, cause)
         home = self.snapshot.home
         not_home = "" if home is None or placement.node == home else self._not_home(placement, home)
         if home is not None and placement.node != home and not not_home:

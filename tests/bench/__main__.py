@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.bench import loads, losing, planning, rates, services
+from tests.bench import loads, looking, losing, planning, rates, services
 from tests.bench.lab import Lab
 from tests.support.databases import Cluster
 from tests.support.mosquitto import NEW, OLD, find_mosquitto
@@ -42,6 +42,7 @@ PARTS = {
     "losses": Part("Nothing lost, nothing twice", losing.measure),
     "loads": Part("Reading the nodes' load", loads.measure),
     "planning": Part("Planning 1,000 streams on 1,000 nodes", planning.measure),
+    "looking": Part("One look of the offloader", looking.measure),
     "module": Part("One more task in a play", loads.measure_module),
 }
 

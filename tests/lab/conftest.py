@@ -1,4 +1,4 @@
-"""The lab that these tests share, and a Kubernetes namespace for each test."""
+"""The lab that these tests share, the images that are built once for all, and a Kubernetes namespace for each test."""
 
 import os
 import uuid
@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import images
+from tests.lab import containers, images
 from tests.lab.api import Api, wait_for
+from tests.lab.builder import Builder, variables_for
 from tests.lab.lab import Lab
 from tests.lab.machine import Machine
-from tests.lab.settings import from_environment
+from tests.lab.registry import Registry
+from tests.lab.settings import NODES, from_environment
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +42,47 @@ def laptop(any_lab: Lab) -> Machine:
     machine = any_lab.machine("laptop")
     wait_for(lambda: bool(machine.ssh("docker", "version")), timeout=30, what="Docker answers on laptop")
     return machine
+
+
+@pytest.fixture(scope="session")
+def registry(laptop: Machine) -> Iterator[Registry]:
+    """A registry on the laptop with the images that others make elsewhere."""
+    with Registry(laptop, 5001) as registry:
+        containers.push_all(registry, laptop.settings)
+        yield registry
+
+
+@pytest.fixture(scope="session")
+def repository() -> str:
+    """A repository that nobody pushed to before."""
+    return f"posture-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture(scope="session")
+def builder(
+    any_lab: Lab, registry: Registry, repository: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Builder]:
+    """The playbook, and the images that its first run has pushed."""
+    builder = Builder(any_lab, tmp_path_factory.mktemp("builder"), variables_for(registry, repository))
+    first = builder.build()
+    assert first.built == ["analyzer", "offloader"]
+    yield builder
+    builder.clean()
+
+
+@pytest.fixture(scope="session")
+def recorded(lab: Lab, registry: Registry, builder: Builder) -> Iterator[dict[str, str]]:
+    """The images by their digests, as the playbook recorded them; every node can pull them, and forgets them again."""
+    nodes = [lab.machine(name) for name in NODES]
+    registry.let_pull(nodes)
+    recorded = builder.recorded
+    yield recorded
+    digests = "|".join(name.partition("@")[2] for name in recorded.values())
+    for node in nodes:
+        node.shell(
+            f"ctr --namespace k8s.io images list | awk '$3 ~ /{digests}/ {{print $1}}'"
+            " | xargs -r ctr --namespace k8s.io images rm"
+        )
 
 
 @pytest.fixture(scope="session")

@@ -151,9 +151,9 @@ class Lab:
                 cluster.wait_ready(self.settings, nodes)
 
     def _write_inventory(self) -> None:
-        """Write the overlay of inventory/lab: addresses, keys, and what stands in for cameras and GPUs."""
+        """Write the overlay of inventory/lab: addresses, keys, the cluster, and what stands in for cameras and GPUs."""
         common = " ".join(["-F none", *ssh_options(self.settings)[2:]])
-        hosts = {
+        hosts: dict[str, dict[str, str]] = {
             machine.name: {
                 "ansible_host": machine.address,
                 "ansible_ssh_private_key_file": str(self.settings.state / "ssh/key"),
@@ -163,6 +163,11 @@ class Lab:
             }
             for machine in self.machines()
         }
+        if any(machine.kind.node for machine in self.machines()):
+            # On each host, for a group's variables would be weaker than those of inventory/lab.
+            cluster = {"posture_kubeconfig": str(self.kubeconfig), "posture_pod_network": str(self.settings.pods)}
+            hosts["localhost"] = {"ansible_connection": "local"}
+            hosts = {name: variables | cluster for name, variables in hosts.items()}
         self.inventory.write_text(json.dumps({"all": {"hosts": hosts}}, indent=2) + "\n")
 
     def _clear(self) -> None:

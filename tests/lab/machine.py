@@ -3,6 +3,8 @@
 Its disk is an overlay over the layers of its base and lasts through power cuts until the lab is taken down.
 """
 
+import contextlib
+import os
 import shlex
 import shutil
 import socket
@@ -165,6 +167,19 @@ class Machine:
             return self.ssh("cat", "/proc/1/stat").split()[21]
         except LabError:
             return ""
+
+    def processes(self, program: str, **environment: str) -> list[int]:
+        """Return its processes of a program, in pods too, as this computer numbers them; with these variables."""
+        words = {f"{name}={value}".encode() for name, value in environment.items()}
+        found = []
+        for process in cgroups.processes(self.settings.name, self.name):
+            with contextlib.suppress(OSError):
+                place = Path("/proc") / str(process)
+                arguments = (place / "cmdline").read_bytes().split(b"\0")
+                runs = any(Path(os.fsdecode(argument)).name == program for argument in arguments[:2])
+                if runs and words <= set((place / "environ").read_bytes().split(b"\0")):
+                    found.append(process)
+        return sorted(found)
 
     def ssh_command(self, *options: str) -> list[str]:
         """Return the command that reaches it."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ class Registry:
         self._unit = f"lab-registry-{port}"
         self._storage = storage or f"/var/lib/{self._unit}"
         self._users = users
+        self._pulling: list[Path] = []
         self._session = requests.Session()
         self._session.trust_env = False
 
@@ -72,7 +74,16 @@ class Registry:
 
     def __exit__(self, *_: object) -> None:
         self._session.close()
+        for place in self._pulling:
+            shutil.rmtree(place)
         self.machine.shell(f"systemctl stop {self._unit}; rm -rf {self._storage} /etc/{self._unit}.*")
+
+    def let_pull(self, nodes: Iterable[Machine]) -> None:
+        """Let nodes pull by its local name, under which the images are recorded, over plain http."""
+        for node in nodes:
+            place = f"etc/containerd/certs.d/{self.local}"
+            node.write(f"{place}/hosts.toml", f'[host."http://{self.address}"]\n')
+            self._pulling.append(node.root / place)
 
     def _answers(self) -> bool:
         try:

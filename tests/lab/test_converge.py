@@ -1,17 +1,10 @@
-"""The collection on the lab's five machines, over ssh, by the inventory that users copy: up, again, reboots, down."""
+"""The collection on the lab's five machines, over ssh, with analyzers as processes: up, again, reboots, down."""
 
-import json
-import os
-import re
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
+from tests.lab.deployment import Deployment
 from tests.lab.lab import Lab
 from tests.lab.load import set_load
 from tests.lab.machine import CAMERA
@@ -20,67 +13,7 @@ from tests.lab.settings import FIVE
 from tests.lab.tools import LabError
 from tests.support.waiting import wait_until
 
-_CHECKOUT = Path(__file__).parents[2]
 _PIS = ("pi1", "pi2")
-_RECAP = re.compile(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class Played:
-    """A playbook's run: how many tasks changed something on each machine, and all that was shown."""
-
-    changed: dict[str, int]
-    output: str
-
-
-class Deployment:
-    """A copy of inventory/lab with this lab's addresses and keys over it."""
-
-    def __init__(self, lab: Lab, directory: Path) -> None:
-        self.lab = lab
-        self.inventory = directory / "inventory"
-        shutil.copytree(_CHECKOUT / "inventory/lab", self.inventory, ignore=shutil.ignore_patterns(".secrets"))
-
-    def play(self, name: str, *options: str) -> Played:
-        """Run a playbook, which has to succeed."""
-        command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(self.inventory / "hosts.yml")]
-        command += ["-i", str(self.lab.inventory), *options, f"playbooks/{name}.yml"]
-        done = subprocess.run(
-            command,
-            env=os.environ | {"ANSIBLE_CONFIG": f"{_CHECKOUT}/ansible.cfg", "ANSIBLE_NOCOLOR": "1"},
-            cwd=_CHECKOUT,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=1500,
-            check=False,
-        )
-        print(done.stdout)
-        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-        changed = {host: int(changed) for host, changed, _, _ in _RECAP.findall(done.stdout)}
-        return Played(changed, done.stdout + done.stderr)
-
-    def rows(self) -> dict[str, int]:
-        """Return how many rows each Pi has."""
-        query = (
-            "SELECT json_object_agg(pi_id, n) FROM (SELECT pi_id, count(*) AS n FROM posture_results GROUP BY 1) AS t"
-        )
-        text = (
-            self.lab.machine("nuc")
-            .shell(f'runuser -u postgres -- psql -h /var/lib/posture/database -p 5433 -tAc "{query}" posture')
-            .strip()
-        )
-        counts: dict[str, int] = json.loads(text or "{}")
-        return counts
-
-    def secrets(self) -> list[str]:
-        """Return the passwords that `up` made."""
-        return [file.read_text().strip() for file in (self.inventory / ".secrets").iterdir()]
-
-    def services(self, name: str) -> dict[str, str]:
-        """Return the state of each of the collection's services on a machine."""
-        listed = self.lab.machine(name).shell("systemctl list-units --all --plain --no-legend 'posture-*.service'")
-        return {line.split()[0]: line.split()[3] for line in listed.splitlines()}
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +23,8 @@ def deployment(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[D
     first = deployment.play("up", "-vvv")
     assert set(first.changed) == set(FIVE)
     secrets = deployment.secrets()
-    assert len(secrets) == len({"analyzer", "database", "pi1", "pi2"})
-    assert not [secret for secret in secrets if secret in first.output]
+    assert secrets.keys() >= {"mqtt-posture-analyzer", "database", "mqtt-pi1", "mqtt-pi2"}
+    assert not [name for name, secret in secrets.items() if secret in first.output]
     yield deployment
     deployment.play("down", "-e", "posture_purge=true")
     assert not any(deployment.services(name) for name in FIVE)

@@ -17,14 +17,19 @@ from tests.support.mosquitto import Mosquitto
 from tests.support.waiting import accepts, free_port, wait_until
 
 ADMIN = "test-admin"  # may do everything: stands in for foreign cameras and looks at every topic
+OFFLOADER = "posture-offloader"
 ACL = f"""\
 user {ADMIN}
 topic readwrite #
 user posture-analyzer
 topic read images/#
 topic write posture/results/#
-topic write posture/streams/#
+topic readwrite posture/streams/#
 topic read $SYS/broker/version
+user {OFFLOADER}
+topic read posture/#
+topic write posture/streams/#
+topic write posture/offloader/#
 pattern write images/%u
 pattern read posture/results/%u
 """
@@ -44,7 +49,8 @@ class Broker:
         self._authority = authority
         self.port = free_port()
         self.pi_port = free_port()
-        self.passwords = {name: f"Geheim-{name}-{secrets.token_hex(8)}" for name in (ADMIN, "posture-analyzer", *pis)}
+        users = (ADMIN, "posture-analyzer", OFFLOADER, *pis)
+        self.passwords = {name: f"Geheim-{name}-{secrets.token_hex(8)}" for name in users}
         self.log = directory / "mosquitto.log"
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None

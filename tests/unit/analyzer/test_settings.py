@@ -28,12 +28,14 @@ def test_the_least_that_must_be_set() -> None:
     assert (settings.topic, settings.workers, settings.passes, settings.model) == ("images/pi1", 2, 2, "full")
     assert (settings.neck_threshold, settings.body_threshold) == (40, 10)
     assert settings.node
+    assert settings.epoch is None
 
 
 def test_everything_that_can_be_set() -> None:
     settings = read(
         POSTURE_STREAM="all",
         POSTURE_NODE="nuc",
+        POSTURE_EPOCH="7",
         POSTURE_IMAGES_DIR="/pictures",
         POSTURE_WORKERS="4",
         POSTURE_PASSES="1",
@@ -50,6 +52,7 @@ def test_everything_that_can_be_set() -> None:
         POSTURE_LOG_LEVEL="DEBUG",
     )
     assert (settings.topic, settings.node, settings.workers, settings.passes) == ("images/+", "nuc", 4, 1)
+    assert settings.epoch == 7
     assert (settings.images_dir, settings.model, settings.model_file) == (
         Path("/pictures"),
         "lite",
@@ -74,6 +77,8 @@ def test_everything_that_can_be_set() -> None:
         ("POSTURE_WORKERS", "0", "greater than or equal to 1"),
         ("POSTURE_WORKERS", "two", "integer"),
         ("POSTURE_WORKERS", "65", "less than or equal to 64"),
+        ("POSTURE_EPOCH", "0", "greater than or equal to 1"),
+        ("POSTURE_EPOCH", "last", "integer"),
         ("POSTURE_PASSES", "3", "less than or equal to 2"),
         ("POSTURE_PASSES", "0", "greater than or equal to 1"),
         ("POSTURE_MODEL", "huge", "'full', 'lite' or 'heavy'"),

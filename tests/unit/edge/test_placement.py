@@ -130,6 +130,12 @@ def test_a_tainted_home_is_never_used() -> None:
     assert only(run([node("nuc", 1, tainted=True), node("agx", 50)], home=None)).node is None
 
 
+def test_a_stream_leaves_a_home_that_was_tainted_and_stays_where_no_other_has_room() -> None:
+    decision = only(run([node("nuc", tainted=True), node("agx")], state=on("nuc")))
+    assert (decision.node, decision.reason.partition(";")[0]) == ("agx", "nuc is tainted")
+    assert only(run([node("nuc", tainted=True), node("agx", 90)], state=on("nuc"))).node == "nuc"
+
+
 @pytest.mark.parametrize("gone", [[node("agx"), node("nuc", **GONE)], [node("agx")]], ids=["not Ready", "absent"])
 def test_a_stream_leaves_a_node_that_is_gone(gone: list[Node]) -> None:
     decision = only(run(gone, state=on("nuc")))

@@ -1,0 +1,244 @@
+"""What the offloader does: look, let the policy decide, bring each stream a step nearer, say so.
+
+    Prometheus: loads --.
+    Kubernetes: nodes --+-> policy -> where each stream is wanted --.
+                                                                    +-> records, written down -> Jobs, assignments
+    Kubernetes: Jobs, pods -----------------------------------------|
+    broker: what analyzers say -------------------------------------'
+
+`look` takes a sample of every node and asks the policy: once a tick. `follow` brings the streams on: at every tick, and
+at once when an analyzer has said something. All that is remembered is in the ConfigMap posture-placements.
+"""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from posture_edge import load, placement
+from posture_edge.cluster import node_address, node_state
+from posture_edge.job import TemplateError, render
+from posture_edge.observed import nodes_of
+
+from . import metrics, records
+from .board import Board
+from .cluster import Cluster, ClusterError, Placements, RefusedError
+from .handover import Job as SeenJob
+from .handover import Placed, Record, Seen, Step, Wanted, asked, refused, retire, step
+from .settings import OffloaderSettings
+
+log = logging.getLogger(__name__)
+
+Labels = Mapping[str, str]
+
+
+@dataclass
+class Picture:
+    """What was seen and thought at the last tick."""
+
+    nodes: tuple[placement.Node, ...] = ()
+    verdicts: Mapping[str, placement.Verdict] = field(default_factory=dict)
+    wanted: dict[str, Wanted] = field(default_factory=dict)
+    prometheus: str = ""
+    """Why Prometheus does not answer, empty where it does."""
+
+
+class Controller:
+    """Keeps each stream on the node that the policy chooses. Its methods raise ClusterError."""
+
+    def __init__(self, settings: OffloaderSettings, cluster: Cluster, board: Board) -> None:
+        self._settings = settings
+        self._cluster = cluster
+        self._board = board
+        self._prometheus = settings.make_prometheus()
+        self._histories: Mapping[str, placement.History] = {}
+        self._began = time.time() - time.monotonic()
+        self._version: str | None = None
+        self._texts: dict[str, str] = {}
+        self._asked: dict[str, str] = {}
+        self.records: dict[str, Record] = {}
+        self.jobs: Mapping[str, Mapping[int, SeenJob]] = {}
+        self.picture = Picture()
+
+    @property
+    def now(self) -> float:
+        """Seconds since 1970 by a clock that does not go back while the program runs."""
+        return self._began + time.monotonic()
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether some stream is on its way, so that the next look should not wait long."""
+        return any(
+            record.pending is not None or (record.assigned is not None and not record.assigned.node)
+            for record in self.records.values()
+        )
+
+    def load_records(self) -> None:
+        """Read the ConfigMap, which others may have changed. Raises records.RecordError too."""
+        placements = self._cluster.placements()
+        self._take(placements)
+
+    def look(self) -> None:
+        """Take a sample of every node and let the policy say where each stream is wanted."""
+        settings, now = self._settings, self.now
+        self.load_records()
+        nodes, prometheus = self._nodes()
+        moves = self._move_as_asked(nodes, now)
+        snapshot = placement.Snapshot(now, nodes, settings.streams, settings.home, prometheus=not prometheus)
+        before = {stream: record.policy for stream, record in self.records.items() if record.policy is not None}
+        planned = placement.plan(snapshot, placement.State(self._histories, before), settings.policy)
+        self._histories = planned.state.histories
+        self.picture = Picture(
+            nodes,
+            planned.verdicts,
+            {each.stream: Wanted(each.node, moves.get(each.stream, each.reason)) for each in planned.decisions},
+            prometheus,
+        )
+        for stream in settings.streams:
+            policy = planned.state.placements.get(stream)
+            self.records[stream] = replace(self.records.get(stream, Record()), policy=policy)
+        metrics.show_verdicts(planned.verdicts.values())
+
+    def follow(self) -> None:
+        """Bring every stream a step on, by what is seen now of Jobs and analyzers."""
+        self.jobs = self._cluster.jobs()
+        watched_since = self._board.synced_since
+        if watched_since is None:
+            return
+        now, wanted = self.now, self.picture.wanted
+        steps: dict[str, Step] = {}
+        ended: list[str] = []
+        for stream in {*self.records, *self.jobs}:
+            record, seen = self.records.get(stream, Record()), self._seen(stream)
+            if stream in wanted:
+                timeout = self._settings.ready_timeout
+                steps[stream] = step(
+                    record, seen, wanted[stream], now=now, ready_timeout_s=timeout, watched_since=watched_since
+                )
+            elif stream not in self._settings.streams:
+                steps[stream], all_ended = retire(record, seen, now=now)
+                ended += [stream] if all_ended else []
+        before = dict(self.records)
+        self.records.update({stream: each.record for stream, each in steps.items()})
+        self._save()
+        for stream, each in steps.items():
+            self._tell_what_changed(stream, before.get(stream, Record()), each.record)
+            self._carry_out(stream, each)
+        self._assign()
+        for stream in ended:
+            self._end(stream)
+        self._save()
+
+    def _nodes(self) -> tuple[tuple[placement.Node, ...], str]:
+        """Return home and workers with their loads, and why Prometheus does not answer."""
+        label, _, value = self._settings.worker_label.partition("=")
+        home, listed = self._settings.home, self._cluster.nodes()
+        ours = [
+            node
+            for node in listed
+            if node["metadata"]["name"] == home or (node["metadata"].get("labels") or {}).get(label) == value
+        ]
+        states = [node_state(node) for node in ours]
+        known = [
+            load.Node(state.name, node_address(node), worker=state.name != home)
+            for state, node in zip(states, ours, strict=True)
+        ]
+        try:
+            report = load.read_loads(
+                self._prometheus, self._settings.metrics, known, scrape_interval_s=self._settings.scrape_interval
+            )
+        except load.PrometheusError as error:
+            return tuple(states), str(error)
+        return tuple(nodes_of(report, states)), ""
+
+    def _move_as_asked(self, nodes: tuple[placement.Node, ...], now: float) -> dict[str, str]:
+        """Take what people ask for into the records; return the reason of each such move, by stream."""
+        ready = {node.name for node in nodes if node.ready}
+        reasons = {}
+        for stream, node in self._asked.items():
+            record = self.records.get(stream)
+            if record is None or stream not in self._settings.streams or node not in ready:
+                log.warning(
+                    "asked to move %s to %s, which is no Ready node of ours or no stream: left alone", stream, node
+                )
+                continue
+            self.records[stream] = asked(record, node, now=now)
+            reasons[stream] = "a person asked for it"
+        return reasons
+
+    def _seen(self, stream: str) -> Seen:
+        states = self._board.states(stream)
+        assignment = self._board.assignment(stream)
+        return Seen(
+            jobs=self.jobs.get(stream, {}),
+            states={epoch: state for epoch, (state, _) in states.items()},
+            said_at={epoch: at for epoch, (_, at) in states.items()},
+            assigned=0 if assignment is None else assignment[0],
+        )
+
+    def _carry_out(self, stream: str, what: Step) -> None:
+        for epoch in what.delete:
+            self._cluster.delete_job(stream, epoch)
+        for epoch in what.forget:
+            self._board.forget_state(stream, epoch)
+        if what.create is not None:
+            self._create(stream, what.create)
+
+    def _create(self, stream: str, placed: Placed) -> None:
+        try:
+            job = render(self._cluster.template(), stream=stream, epoch=placed.epoch, node=placed.node)
+            self._cluster.create_job(job)
+        except (TemplateError, RefusedError) as error:
+            before, problem = self.records[stream], f"{error}; correct the template and run playbooks/up.yml again"
+            self.records[stream] = refused(before, problem, now=self.now)
+            self._tell_what_changed(stream, before, self.records[stream])
+
+    def _assign(self) -> None:
+        for stream, record in self.records.items():
+            if record.assigned is not None:
+                self._board.assign(stream, record.assigned.epoch, record.assigned.node or None)
+
+    def _end(self, stream: str) -> None:
+        """Forget a stream whose analyzers have ended."""
+        for epoch in self.jobs.get(stream, {}):
+            self._cluster.delete_job(stream, epoch)
+        self._board.forget_stream(stream)
+        self.records.pop(stream, None)
+        log.info("stream %s has ended: its queue at the broker is gone, its Pi keeps what is not committed", stream)
+
+    def _tell_what_changed(self, stream: str, before: Record, after: Record) -> None:
+        """Log what happened to a stream, and write it as an Event."""
+        pending, assigned = after.pending, after.assigned
+        if pending is not None and pending != before.pending:
+            come_from = f"from {before.assigned.node} " if before.assigned and before.assigned.node else ""
+            self._tell(stream, pending, "Moving", f"{stream} goes {come_from}to {pending.node}: {pending.reason}")
+        if assigned is not None and assigned != before.assigned and assigned.node:
+            self._tell(stream, assigned, "Assigned", f"{stream} is on {assigned.node}")
+            metrics.ASSIGNMENTS.labels(stream, assigned.node).inc()
+            if before.pending is not None:
+                metrics.READY_SECONDS.observe(assigned.since - before.pending.since)
+        if after.problem and after.problem != before.problem:
+            failed = before.pending or before.assigned or Placed(after.counted, "", self.now, "")
+            self._tell(stream, failed, "Failed", f"{stream}: {after.problem}", warning=True)
+            metrics.FAILURES.labels(stream).inc()
+
+    def _tell(self, stream: str, placed: Placed, reason: str, message: str, *, warning: bool = False) -> None:
+        log.log(logging.WARNING if warning else logging.INFO, "%s", message)
+        try:
+            self._cluster.tell(stream, placed.epoch, reason=reason, message=message, warning=warning)
+        except ClusterError as error:
+            log.debug("no Event: %s", error)  # it is in the log, which is what counts
+
+    def _take(self, placements: Placements) -> None:
+        self._version, self._texts, self._asked = placements.version, dict(placements.texts), dict(placements.asked)
+        self.records = {stream: records.read(stream, text) for stream, text in placements.texts.items()}
+
+    def _save(self) -> None:
+        """Write the records down, before anything is done by them.
+
+        Raises ConflictError where somebody changed the ConfigMap meanwhile: then nothing is done, and it is read anew.
+        """
+        texts = {stream: records.write(record) for stream, record in self.records.items()}
+        if texts != self._texts or self._asked:
+            self._version = self._cluster.save_placements(texts, self._version)
+            self._texts, self._asked = texts, {}

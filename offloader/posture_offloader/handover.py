@@ -1,0 +1,265 @@
+"""How a stream gets to the node that the policy wants it on, a step at a time. Pure.
+
+    (none) --> pending ------------------------> assigned -----------------> (replaced by the next)
+               a Job of the next epoch warms up   it owns the stream          finishes what is in work, ends
+                  |
+                  `-- fails, is late, is not wanted any more: its Job goes, and the assigned one never noticed
+
+A step is worked out from what is remembered (the record) and what is seen (Jobs, and the states that analyzers say).
+The record is written down before anything is done, and everything that is done can be done again: an offloader that is
+killed between any two of these goes on where it stopped.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from posture_edge.placement import Placement
+
+LEAVE_S = 30.0
+"""How long a replaced analyzer may take to finish what is in work and end by itself."""
+SETTLED_S = 60.0
+"""An analyzer that owned its stream for so long did not fail for a reason that the next one would meet at once."""
+GONE_S = 60.0
+"""An analyzer that the broker has not heard of for so long is given up, whatever Kubernetes knows of its pod."""
+BARRED_S = 300.0
+"""How long a stream stays away from a node where its analyzer did not get ready."""
+_DELAY_S, _DELAY_MAX_S = 5.0, 300.0
+
+
+class State(StrEnum):
+    """What an analyzer says of itself."""
+
+    WARMING = "warming"
+    READY = "ready"
+    ACTIVE = "active"
+    DRAINING = "draining"
+    DONE = "done"
+    GONE = "gone"
+
+
+@dataclass(frozen=True)
+class Placed:
+    """One placement of a stream: the epoch that it begins, its node, since when (seconds since 1970) and why."""
+
+    epoch: int
+    node: str
+    since: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is remembered of a stream.
+
+    `policy` is what the policy remembers of it. `failures` in a row delay the next try until `retry_at`; `counted` is
+    the epoch that failed last, `problem` says how.
+    """
+
+    assigned: Placed | None = None
+    pending: Placed | None = None
+    last_epoch: int = 0
+    policy: Placement | None = None
+    failures: int = 0
+    counted: int = 0
+    retry_at: float = 0.0
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A Job as it is in the cluster; `problem` says why its pod does not run, empty where it does."""
+
+    finished: bool = False
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is seen of a stream, by epoch."""
+
+    jobs: Mapping[int, Job] = field(default_factory=dict)
+    states: Mapping[int, State] = field(default_factory=dict)
+    said_at: Mapping[int, float] = field(default_factory=dict)  # when each state was heard
+    assigned: int = 0  # the epoch that the broker has retained
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Where the policy wants a stream (None: nowhere yet), and why."""
+
+    node: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """The new record, and what is to be done once it is written down."""
+
+    record: Record
+    create: Placed | None = None
+    delete: tuple[int, ...] = ()
+    forget: tuple[int, ...] = ()
+    """Epochs whose retained state is of no use any more."""
+
+
+def step(
+    record: Record, seen: Seen, wanted: Wanted, *, now: float, ready_timeout_s: float, watched_since: float = 0.0
+) -> Step:
+    """Return a stream's next step. `watched_since`: since when the analyzers' states are seen without a gap."""
+    if record.pending is not None:
+        record = _follow(record, record.pending, seen, wanted, now, ready_timeout_s, watched_since)
+    if record.pending is None:
+        record = _begin(record, seen, wanted, now)
+    pending = record.pending
+    return Step(
+        record,
+        create=pending if pending is not None and pending.epoch not in seen.jobs else None,
+        delete=_overdue(record, seen, now),
+        forget=_forgotten(record, seen),
+    )
+
+
+def retire(record: Record, seen: Seen, *, now: float) -> tuple[Step, bool]:
+    """Return the next step of a stream that is not wanted any more, and whether all of its analyzers have ended.
+
+    An assignment without a node ends them, each when what is in work is committed.
+    """
+    if record.assigned is None or record.assigned.node or record.pending is not None:
+        epoch = _highest(record, seen) + 1
+        end = Placed(epoch, "", now, "its Pi is not in the inventory any more")
+        record = replace(record, assigned=end, pending=None, last_epoch=epoch, policy=None)
+    ended = all(job.finished for job in seen.jobs.values())
+    return Step(record, delete=_overdue(record, seen, now), forget=_forgotten(record, seen)), ended
+
+
+def refused(record: Record, problem: str, *, now: float) -> Record:
+    """Return the record after the cluster did not take the pending epoch's Job."""
+    return record if record.pending is None else _failed(record, record.pending, problem, now)
+
+
+def asked(record: Record, node: str, *, now: float) -> Record:
+    """Return the record after a person asked for the stream to be on that node: the policy takes it for a move."""
+    before = record.policy
+    if before is None:
+        return replace(record, policy=Placement(node, now))
+    if before.node == node:
+        return record
+    barred = {**before.barred, before.node: now + BARRED_S}
+    barred.pop(node, None)
+    return replace(record, policy=Placement(node, now, moved=True, barred=barred, home_hold_s=before.home_hold_s))
+
+
+def _follow(
+    record: Record,
+    pending: Placed,
+    seen: Seen,
+    wanted: Wanted,
+    now: float,
+    ready_timeout_s: float,
+    watched_since: float,
+) -> Record:
+    """Return the record once the pending epoch is ready, failed, late or not wanted; unchanged before."""
+    job = seen.jobs.get(pending.epoch, Job())
+    if wanted.node != pending.node:
+        return replace(record, pending=None)
+    if job.finished:
+        return _failed(record, pending, job.problem or "its analyzer ended before it was ready", now)
+    if seen.states.get(pending.epoch) in (State.READY, State.ACTIVE):
+        return replace(record, assigned=replace(pending, since=now), pending=None, problem="")
+    if now - max(pending.since, watched_since) > ready_timeout_s:
+        why = f": {job.problem}" if job.problem else ""
+        return _failed(record, pending, f"its analyzer was not ready within {ready_timeout_s:g} s{why}", now)
+    return record
+
+
+def _begin(record: Record, seen: Seen, wanted: Wanted, now: float) -> Record:
+    """Return the record with the next epoch pending, where one is due."""
+    assigned, reason = record.assigned, wanted.reason
+    if assigned is not None and wanted.node == assigned.node:
+        end = _end_of(assigned, seen, now)
+        if end is None:
+            settled = record.failures and now - assigned.since > SETTLED_S
+            return replace(record, failures=0) if settled else record
+        record = _ended(record, assigned, end, now)
+        reason = f"its analyzer on {assigned.node} {end}"
+    if wanted.node is None or now < record.retry_at:
+        return record
+    epoch = _highest(record, seen) + 1
+    return replace(record, pending=Placed(epoch, wanted.node, now, reason), last_epoch=epoch)
+
+
+def _end_of(assigned: Placed, seen: Seen, now: float) -> str | None:
+    """Return how the assigned epoch's analyzer came to its end, None while it lives."""
+    job, epoch = seen.jobs.get(assigned.epoch), assigned.epoch
+    if job is None:
+        return "is gone, with its Job"
+    if job.finished:
+        return f"ended: {job.problem}" if job.problem else "ended"
+    if seen.states.get(epoch) is State.GONE and now - seen.said_at.get(epoch, now) > GONE_S:
+        return f"was not heard of for {GONE_S:g} s"
+    return None
+
+
+def _ended(record: Record, assigned: Placed, end: str, now: float) -> Record:
+    """Return the record after the assigned epoch's analyzer ended by itself, counted once."""
+    if record.counted == assigned.epoch:
+        return record
+    early = now - assigned.since < SETTLED_S
+    failures = record.failures + 1 if early else 0
+    return replace(
+        record,
+        counted=assigned.epoch,
+        failures=failures,
+        retry_at=now + _delay_s(failures),
+        problem=f"{assigned.node}: its analyzer {end}",
+    )
+
+
+def _failed(record: Record, pending: Placed, problem: str, now: float) -> Record:
+    failures = record.failures + 1
+    assigned, policy = record.assigned, record.policy
+    if assigned is not None and policy is not None and assigned.node != pending.node:
+        # It has a place, so it need not insist on this one; the policy goes on from there.
+        barred = {**policy.barred, pending.node: now + BARRED_S}
+        barred.pop(assigned.node, None)
+        policy = Placement(assigned.node, now, moved=True, barred=barred, home_hold_s=policy.home_hold_s)
+    return replace(
+        record,
+        pending=None,
+        policy=policy,
+        failures=failures,
+        counted=pending.epoch,
+        retry_at=now + _delay_s(failures),
+        problem=f"{pending.node}: {problem}",
+    )
+
+
+def _delay_s(failures: int) -> float:
+    return 0.0 if failures == 0 else float(min(_DELAY_S * 2 ** min(failures - 1, 16), _DELAY_MAX_S))
+
+
+def _overdue(record: Record, seen: Seen, now: float) -> tuple[int, ...]:
+    """Return the epochs whose Jobs are of no use and do not end by themselves."""
+    assigned = record.assigned
+    leaving = assigned is not None and now - assigned.since <= LEAVE_S
+    return tuple(
+        epoch
+        for epoch, job in sorted(seen.jobs.items())
+        if not job.finished
+        and epoch not in _in_use(record)
+        and not (leaving and assigned is not None and epoch < assigned.epoch)
+    )
+
+
+def _forgotten(record: Record, seen: Seen) -> tuple[int, ...]:
+    in_use = _in_use(record)
+    return tuple(epoch for epoch in sorted(seen.states) if epoch not in seen.jobs and epoch not in in_use)
+
+
+def _in_use(record: Record) -> set[int]:
+    return {each.epoch for each in (record.assigned, record.pending) if each is not None}
+
+
+def _highest(record: Record, seen: Seen) -> int:
+    return max(record.last_epoch, seen.assigned, *seen.jobs, *seen.states, 0)

@@ -1,0 +1,141 @@
+"""The offloader's looks and steps against a world in memory: what holds whenever it is killed and whatever fails."""
+
+from collections.abc import Callable
+from unittest import mock
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from posture_edge import load
+from tests.support.worlds import World, read_loads
+
+Make = Callable[..., World]
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Make:
+    def make(**more: object) -> World:
+        made = World({"nuc": 10, "agx": 10, "orin": 20}, **more)  # type: ignore[arg-type]
+        monkeypatch.setattr(load, "read_loads", read_loads(made))
+        return made
+
+    return make
+
+
+def node_of(world: World, stream: str = "pi1") -> str | None:
+    owner = world.owner(stream)
+    return None if owner is None else owner.node
+
+
+def test_a_stream_starts_at_home_leaves_it_when_it_is_busy_and_comes_home(world: Make) -> None:
+    lab = world()
+    lab.run(15)
+    assert node_of(lab) == "nuc"
+    lab.loads["nuc"] = 75
+    lab.run(30)
+    assert node_of(lab) == "agx"
+    lab.loads["nuc"] = 20
+    lab.run(320)
+    assert node_of(lab) == "nuc"
+    assert [each[1:] for each in lab.owners] == [("nuc", 1), ("agx", 2), ("nuc", 3)]
+    assert any("pi1 goes from nuc to agx: nuc is overloaded" in each for each in lab.told)
+
+
+def test_a_node_where_no_analyzer_gets_ready_is_given_up_and_another_found(world: Make) -> None:
+    lab = world(fails={"agx"})
+    lab.run(15)
+    lab.loads["nuc"] = 75
+    lab.run(120)
+    assert node_of(lab) == "nuc"  # it never noticed
+    lab.run(120)
+    assert node_of(lab) == "orin"
+    assert any("agx: its analyzer was not ready within 180 s" in each for each in lab.told)
+
+
+def test_a_killed_analyzer_is_replaced_on_its_node(world: Make) -> None:
+    lab = world()
+    lab.run(100)
+    lab.die("pi1")
+    lab.run(10)
+    assert [each[1:] for each in lab.owners] == [("nuc", 1), ("nuc", 2)]
+
+
+def test_a_dead_node_is_left_and_its_stale_analyzer_leaves_when_it_is_back(world: Make) -> None:
+    lab = world()
+    lab.run(15)
+    lab.loads["nuc"] = 75
+    lab.run(30)
+    lab.not_ready = {"agx"}
+    lab.run(60)
+    assert node_of(lab) == "orin"
+    lab.not_ready = set()
+    lab.run(10)
+    assert node_of(lab) == "orin"
+
+
+def test_nothing_moves_and_nothing_stops_while_prometheus_is_away(world: Make) -> None:
+    lab = world()
+    lab.run(15)
+    lab.loads["nuc"], lab.prometheus = 90, False
+    lab.run(120)
+    assert [each[1:] for each in lab.owners] == [("nuc", 1)]
+
+
+def test_a_removed_stream_ends_and_is_forgotten_and_a_renamed_one_begins(world: Make) -> None:
+    lab = world(streams=("pi1", "pi2"))
+    lab.run(15)
+    lab.streams = ("pi1", "kitchen")
+    lab.run(15)
+    assert (node_of(lab, "pi2"), node_of(lab, "kitchen")) == (None, "nuc")
+    assert lab.forgotten == ["pi2"]
+    assert set(lab.texts) == {"pi1", "kitchen"}
+
+
+def test_a_person_asks(world: Make) -> None:
+    lab = world()
+    lab.run(15)
+    lab.asked = {"pi1": "orin", "nobody": "agx"}
+    lab.run(15)
+    assert (node_of(lab), lab.asked) == ("orin", {})
+    lab.asked = {"pi1": "nowhere"}
+    lab.run(15)
+    assert (node_of(lab), lab.asked) == ("orin", {})
+
+
+def test_a_template_that_is_none_is_told(world: Make) -> None:
+    lab = world()
+    lab.run(15)
+    lab.template = {"kind": "Pod"}
+    lab.loads["nuc"] = 75
+    lab.run(30)
+    assert node_of(lab) == "nuc"
+    assert any("ConfigMap posture-job, key posture-job.yaml holds no Job" in each for each in lab.told)
+
+
+def test_a_lost_memory_moves_nothing_back(world: Make) -> None:
+    lab = world()
+    lab.run(15)
+    lab.texts, lab.version = {}, 0
+    lab.run(15)
+    assert node_of(lab) == "nuc"
+    assert lab.history["pi1"] == sorted(lab.history["pi1"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(kill_at=st.integers(1, 40), again=st.integers(1, 10), dies=st.booleans())
+def test_whenever_it_is_killed_it_goes_on_and_epochs_only_grow(kill_at: int, again: int, dies: bool) -> None:
+    lab = World({"nuc": 10, "agx": 10, "orin": 20}, streams=("pi1", "pi2"), kill_at=kill_at)
+    with mock.patch.object(load, "read_loads", read_loads(lab)):
+        lab.run(15)
+        lab.loads["nuc"] = 75
+        lab.run(6)
+        lab.kill_at = lab.done + again
+        if dies:
+            lab.die("pi1")
+        lab.run(120)
+    assert {node_of(lab, "pi1"), node_of(lab, "pi2")} <= {"agx", "orin"}
+    for epochs in lab.history.values():
+        assert epochs == sorted(set(epochs))
+    running = [each for each in lab.analyzers.values() if not each.finished]
+    assert len(running) == 2
