@@ -85,7 +85,7 @@ class Feed:
         return max((after - before for before, after in pairwise(times)), default=0)
 
     def settle(self, *, timeout: float) -> None:
-        """Take no more pictures, and return when each is confirmed to its Pi; raise where one is lost or twice there."""
+        """Take no more pictures, and return when each is confirmed; raise where one is lost or twice there."""
         self.stop()
         spools = [self.deployment.lab.machine(pi).root / _SPOOL for pi in self.pis]
         wait_until(
