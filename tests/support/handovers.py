@@ -94,7 +94,7 @@ class Assigner:
 class Feed:
     """A camera that sends a new image now and then while the block runs, and many at once when asked to."""
 
-    def __init__(self, broker: Broker, *, interval_s: float = 0.1) -> None:
+    def __init__(self, broker: Broker, *, interval_s: float = 0.2) -> None:
         self.sent: list[Shot] = []
         self._shots = iter(shots(1000, person_every=5))
         self._camera = Camera(broker, STREAM)
@@ -242,13 +242,13 @@ class Stage:
         self.assigner.assign(epoch)
         self.wait(epoch, "active")
 
-    def move_with_images(self, epoch: int, feed: Feed, *, count: int = 20) -> None:
+    def move_with_images(self, epoch: int, feed: Feed, *, count: int = 10) -> None:
         """Move the stream while that many images and more wait in it."""
         feed.send(count)
         self.move(epoch)
         assert self.database.count() < len(feed.sent), "no image was waiting"
 
-    def wait(self, epoch: int, state: str, *, timeout: float = 20) -> None:
+    def wait(self, epoch: int, state: str, *, timeout: float = 30) -> None:
         """Return when the epoch's analyzer says so; raise with its log where it does not."""
 
         program = self.programs[epoch]
