@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 from uuid import uuid4
 
+from posture_common.epochs import STREAMS, Assignment, MalformedError, State, Status, status_topic
 from posture_common.mqtt import (
     NOT_AUTHORIZED,
     STEADY_S,
@@ -29,7 +30,7 @@ from posture_common.mqtt import (
 from posture_common.service import LastingError, Stop, delays
 
 from . import metrics
-from .epochs import TAKE_OVER_AFTER_S, Assignment, Heard, MalformedError, State, Status, Step
+from .epochs import TAKE_OVER_AFTER_S, Heard, Step
 from .settings import AnalyzerSettings
 
 if TYPE_CHECKING:
@@ -104,8 +105,8 @@ class EpochControl:
         self._epoch = epoch
         self._stop = stop
         self._client_id = f"posture-ctl-{settings.stream}-{epoch}"
-        self._prefix = f"posture/streams/{settings.stream}/"
-        self._topic = f"{self._prefix}{epoch}/status"
+        self._prefix = f"{STREAMS}/{settings.stream}/"
+        self._topic = status_topic(settings.stream, epoch)
         self._changed = threading.Condition()
         # Guarded by it; what was said last, its mark and its acknowledgement, and whether it came back.
         self._state = State.WARMING

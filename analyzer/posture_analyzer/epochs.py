@@ -1,57 +1,16 @@
 """What an analyzer has heard of its stream's epochs, and what follows from it: neither clock nor connection."""
 
 import dataclasses
-import re
 from collections.abc import Mapping
-from enum import Enum, StrEnum, auto
-from typing import Annotated, Self, TypeVar
+from enum import Enum, auto
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from posture_common.epochs import ASSIGNMENT, Assignment, MalformedError, State, Status, epoch_of
 
 TAKE_OVER_AFTER_S = 5.0
 """So long an analyzer of an older epoch may take to let go; then it counts as dead or hung."""
 
-Epoch = Annotated[int, Field(ge=1)]
-
-
-class State(StrEnum):
-    """What an analyzer says of itself on `posture/streams/<stream>/<epoch>/status`."""
-
-    WARMING = auto()
-    READY = auto()
-    ACTIVE = auto()
-    DRAINING = auto()
-    DONE = auto()
-    GONE = auto()
-
-
 HOLDING = {State.ACTIVE, State.DRAINING}
-
-
-class _Payload(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True)
-
-
-P = TypeVar("P", bound=_Payload)
-
-
-class Assignment(_Payload):
-    """Which epoch a stream belongs to; without a node the stream is removed."""
-
-    epoch: Epoch
-    node: Annotated[str, Field(min_length=1)] | None
-
-
-class Status(_Payload):
-    """What the analyzer of one epoch says."""
-
-    epoch: Epoch
-    node: str
-    state: State
-
-
-class MalformedError(Exception):
-    """A message that no offloader and no analyzer of ours writes."""
 
 
 class Step(Enum):
@@ -76,11 +35,10 @@ class Heard:
         Raises:
             MalformedError: the message means nothing; all stays as it was.
         """
-        if topic == "assignment":
+        if topic == ASSIGNMENT:
             return self._assigned(payload)
-        if status := re.fullmatch(r"([1-9][0-9]{0,17})/status", topic):
-            return self._said(int(status[1]), payload)
-        return self
+        epoch = epoch_of(topic)
+        return self if epoch is None else self._said(epoch, payload)
 
     def without_states(self) -> Self:
         """Forget what the analyzers said, which the broker tells anew; the assignment stays the last known."""
@@ -109,7 +67,7 @@ class Heard:
     def _assigned(self, payload: bytes) -> Self:
         if not payload:
             return self  # cleared
-        new = _parsed(Assignment, payload)
+        new = Assignment.parse(payload)
         if new.epoch == self.epoch and new.node is None:
             raise MalformedError(f"it names no node for epoch {new.epoch}")
         # A broker that came back with an old store tells old ones.
@@ -119,14 +77,5 @@ class Heard:
 
     def _said(self, epoch: int, payload: bytes) -> Self:
         others = {other: state for other, state in self.states.items() if other != epoch}
-        said = {epoch: _parsed(Status, payload).state} if payload else {}
+        said = {epoch: Status.parse(payload).state} if payload else {}
         return dataclasses.replace(self, states=others | said)
-
-
-def _parsed(kind: type[P], payload: bytes) -> P:
-    try:
-        return kind.model_validate_json(payload)
-    except ValidationError as error:
-        detail = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, detail["loc"]))
-        raise MalformedError(f"{where}: {detail['msg']}" if where else detail["msg"]) from None

@@ -4,12 +4,12 @@ import logging
 import secrets
 import time
 
+from posture_common.epochs import State
 from posture_common.mqtt import STEADY_S, Broker, Connection, ConnectionLostError, broker_version
 from posture_common.service import Stop, delays, status_server
 
 from . import metrics
 from .control import control_of
-from .epochs import State
 from .pipeline import LARGEST_BATCH, Pipeline
 from .settings import AnalyzerSettings
 

@@ -7,31 +7,35 @@ is lost, `synced_since` is None and nothing of this may be relied on.
 
 import json
 import logging
-import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
+from posture_common.epochs import (
+    ASSIGNMENT,
+    STREAMS,
+    Assignment,
+    MalformedError,
+    State,
+    Status,
+    assignment_topic,
+    epoch_of,
+    status_topic,
+)
 from posture_common.mqtt import Broker, Connection, ConnectionLostError, Message
 from posture_common.service import LastingError, Stop, delays
-
-from .handover import State
 
 log = logging.getLogger(__name__)
 
 CLIENT_ID = "posture-offloader"
 STATUS_TOPIC = "posture/offloader/status"
 _MARK_TOPIC = "posture/offloader/mark"
-_TOPICS = ("posture/streams/#", "posture/results/+", _MARK_TOPIC)
-_ASSIGNMENT = re.compile(r"posture/streams/([^/]+)/assignment")
-_STATUS = re.compile(r"posture/streams/([^/]+)/([0-9]+)/status")
+_RESULTS = "posture/results"
+_TOPICS = (f"{STREAMS}/#", f"{_RESULTS}/+", _MARK_TOPIC)
 _BATCH = 100
-
-Assignment = tuple[int, str | None]
-"""An epoch and its node, None where the stream is to end."""
 
 
 class Board:
@@ -82,12 +86,13 @@ class Board:
 
     def assign(self, stream: str, epoch: int, node: str | None) -> None:
         """Retain an assignment, unless it is retained already."""
-        if self.assignment(stream) != (epoch, node):
-            self._retain(f"posture/streams/{stream}/assignment", json.dumps({"epoch": epoch, "node": node}))
+        assignment = Assignment(epoch=epoch, node=node)
+        if self.assignment(stream) != assignment:
+            self._retain(assignment_topic(stream), assignment.model_dump_json())
 
     def forget_state(self, stream: str, epoch: int) -> None:
         """Take an epoch's state away."""
-        self._retain(f"posture/streams/{stream}/{epoch}/status", "")
+        self._retain(status_topic(stream, epoch), "")
 
     def forget_stream(self, stream: str) -> None:
         """Delete the stream's durable session with the images that wait in it, and all that is retained of it.
@@ -98,7 +103,7 @@ class Board:
             pass  # A clean start with an expiry of 0: the session that was there is gone, and so is this one.
         for epoch in self.states(stream):
             self.forget_state(stream, epoch)
-        self._retain(f"posture/streams/{stream}/assignment", "")
+        self._retain(assignment_topic(stream), "")
 
     def show(self, status: str) -> None:
         """Retain the offloader's status, unless it is what is retained already."""
@@ -152,44 +157,40 @@ class Board:
                     self._read(message)
 
     def _read(self, message: Message) -> None:
-        if message.topic.startswith("posture/results/"):
-            self._read_result(message.payload)
-        elif found := _STATUS.fullmatch(message.topic):
-            self._read_state(found[1], int(found[2]), message.payload)
-        elif found := _ASSIGNMENT.fullmatch(message.topic):
-            self._read_assignment(found[1], message.payload)
+        place, _, topic = message.topic.removeprefix(f"{STREAMS}/").partition("/")
+        try:
+            if message.topic.startswith(f"{_RESULTS}/"):
+                self._read_result(message.payload)
+            elif topic == ASSIGNMENT:
+                self._read_assignment(place, message.payload)
+            elif (epoch := epoch_of(topic)) is not None:
+                self._read_state(place, epoch, message.payload)
+        except MalformedError as error:
+            log.warning("ignored a message on %s: %s", message.topic, error)
 
     def _read_state(self, stream: str, epoch: int, payload: bytes) -> None:
-        said = _mapping(payload).get("state")
+        said = Status.parse(payload).state if payload else None
         with self._lock:
             states = self._states.setdefault(stream, {})
-            if isinstance(said, str) and said in set(State):
-                states[epoch] = (State(said), time.time())
-            else:
+            if said is None:
                 states.pop(epoch, None)
+            else:
+                states[epoch] = (said, time.time())
         self._changed()
 
     def _read_assignment(self, stream: str, payload: bytes) -> None:
-        said = _mapping(payload)
+        said = Assignment.parse(payload) if payload else None
         with self._lock:
-            if isinstance(said.get("epoch"), int):
-                self._assignments[stream] = (said["epoch"], said.get("node"))
-            else:
+            if said is None:
                 self._assignments.pop(stream, None)
+            else:
+                self._assignments[stream] = said
 
     def _read_result(self, payload: bytes) -> None:
-        row = _mapping(payload)
         try:
+            row = json.loads(payload)
             began = datetime.fromisoformat(row["captured_time"] or row["received_time"])
             age = datetime.fromisoformat(row["analyzed_time"]) - began
             self._frame_ages[str(row["stream"])] = max(0.0, age.total_seconds())
         except (KeyError, TypeError, ValueError):
             return  # a row of another program's
-
-
-def _mapping(payload: bytes) -> Mapping[str, Any]:
-    try:
-        said = json.loads(payload)
-    except ValueError:
-        return {}
-    return said if isinstance(said, Mapping) else {}

@@ -173,7 +173,7 @@ class Controller:
             jobs=self.jobs.get(stream, {}),
             states={epoch: state for epoch, (state, _) in states.items()},
             said_at={epoch: at for epoch, (_, at) in states.items()},
-            assigned=0 if assignment is None else assignment[0],
+            assigned=0 if assignment is None else assignment.epoch,
         )
 
     def _carry_out(self, stream: str, what: Step) -> None:

@@ -12,7 +12,8 @@ killed between any two of these goes on where it stopped.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
+
+from posture_common.epochs import State
 
 from posture_edge.placement import Placement
 
@@ -25,17 +26,6 @@ GONE_S = 60.0
 BARRED_S = 300.0
 """How long a stream stays away from a node where its analyzer did not get ready."""
 _DELAY_S, _DELAY_MAX_S = 5.0, 300.0
-
-
-class State(StrEnum):
-    """What an analyzer says of itself."""
-
-    WARMING = "warming"
-    READY = "ready"
-    ACTIVE = "active"
-    DRAINING = "draining"
-    DONE = "done"
-    GONE = "gone"
 
 
 @dataclass(frozen=True)

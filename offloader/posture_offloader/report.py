@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from posture_common.epochs import State
 from posture_common.mqtt import Broker, Connection, ConnectionLostError
 
 from .board import STATUS_TOPIC, Board
 from .controller import Controller
-from .handover import Placed, Record, State, Wanted
+from .handover import Placed, Record, Wanted
 
 Status = Mapping[str, Any]
 _PATIENCE_S = 5.0

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from posture_analyzer import control
 from posture_analyzer.control import EpochControl, NoControl, control_of
-from posture_analyzer.epochs import State
 from posture_analyzer.settings import AnalyzerSettings
+from posture_common.epochs import State
 from posture_common.service import LastingError, Stop
 
 from tests.support import brokers

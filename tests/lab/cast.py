@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from posture_common.epochs import status_topic
 from posture_common.mqtt import Broker, Connection, ConnectionLostError
 
 from tests.lab import images
@@ -97,8 +98,8 @@ class Cast:
 
     def _say(self, stream: str, epoch: int, state: str) -> None:
         self._said[stream, epoch] = state
-        said = {"epoch": epoch, "node": "", "state": state}
-        self._connection.publish(f"posture/streams/{stream}/{epoch}/status", json.dumps(said), retain=True)
+        said = {"epoch": epoch, "node": "somewhere", "state": state}
+        self._connection.publish(status_topic(stream, epoch), json.dumps(said), retain=True)
 
     def _jobs(self) -> list[tuple[str, int, str]]:
         listed = self._api.get(f"/apis/batch/v1/namespaces/{self._namespace}/jobs", labelSelector=LABEL)

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from posture_offloader.board import Assignment
+from posture_common.epochs import Assignment, State
 from posture_offloader.cluster import ClusterError, ConflictError, Placements
 from posture_offloader.controller import Controller
-from posture_offloader.handover import Job, State
+from posture_offloader.handover import Job
 from posture_offloader.settings import OffloaderSettings
 
 from posture_edge import load
@@ -108,7 +108,8 @@ class World:
             owner.state, owner.finished = State.GONE, True
 
     def _live(self, each: Analyzer) -> None:
-        epoch = self.assignments.get(each.stream, (0, None))[0]
+        assignment = self.assignments.get(each.stream)
+        epoch = 0 if assignment is None else assignment.epoch
         if each.state is State.DRAINING or epoch > each.epoch:
             each.finished = each.state is State.DRAINING or not each.owns
             each.state = State.DONE if each.finished else State.DRAINING
@@ -191,9 +192,10 @@ class MemoryBoard:
         return self._world.assignments.get(stream)
 
     def assign(self, stream: str, epoch: int, node: str | None) -> None:
-        if self.assignment(stream) != (epoch, node):
+        assignment = Assignment(epoch=epoch, node=node)
+        if self.assignment(stream) != assignment:
             self._world.does()
-            self._world.assignments[stream] = (epoch, node)
+            self._world.assignments[stream] = assignment
             self._world.history[stream].append(epoch)
 
     def forget_state(self, stream: str, epoch: int) -> None:

@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from posture_analyzer.epochs import Assignment, Heard, MalformedError, State, Step
+from posture_analyzer.epochs import Heard, Step
+from posture_common.epochs import Assignment, MalformedError, State
 
 NODE = "agx"
 

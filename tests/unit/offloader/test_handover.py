@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from posture_common.epochs import State
 from posture_offloader import records
 from posture_offloader.handover import (
     BARRED_S,
@@ -14,7 +15,6 @@ from posture_offloader.handover import (
     Placed,
     Record,
     Seen,
-    State,
     Step,
     Wanted,
     asked,
