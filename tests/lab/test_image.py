@@ -226,6 +226,30 @@ def test_pictures_stay_where_the_labs_command_puts_them(laptop: Machine, image: 
     laptop.ssh("rm", "-r", f"/root/{pictures.name}")
 
 
+def test_the_offloaders_image_says_how_it_is(laptop: Machine, builder: Builder) -> None:
+    """A cluster that does not answer is no reason to start it anew: it is healthy, and says what it misses."""
+    cluster = {"name": "none", "cluster": {"server": "https://127.0.0.1:1"}}
+    context = {"name": "none", "context": {"cluster": "none", "user": "none"}}
+    user = {"name": "none", "user": {"token": "none"}}
+    kubeconfig = {"clusters": [cluster], "contexts": [context], "users": [user], "current-context": "none"}
+    laptop.write("root/kubeconfig", json.dumps(kubeconfig), mode=0o644)
+    settings = {
+        "KUBECONFIG": "/kubeconfig",
+        "POSTURE_STREAMS": "pi1",
+        "POSTURE_PROMETHEUS_URL": "http://127.0.0.1:1",
+    }
+    options = ["--volume=/root/kubeconfig:/kubeconfig:ro", *(f"--env={name}={text}" for name, text in settings.items())]
+    restricted = ("--user=10001:10001", "--cap-drop=ALL", "--read-only")
+    image = builder.recorded["offloader"]
+    laptop.ssh("docker", "run", "--detach", "--name=offloader", *restricted, *options, image, timeout=120)
+    try:
+        state = ("docker", "inspect", "--format={{.State.Health.Status}}", "offloader")
+        wait_until(lambda: laptop.ssh(*state) == "healthy\n", timeout=40, describe="it is healthy", pause=0.3)
+        assert "the API server does not answer" in laptop.shell("docker logs offloader 2>&1")
+    finally:
+        laptop.ssh("docker", "rm", "--force", "offloader")
+
+
 # With broker and database: docker/compose.yml
 
 
