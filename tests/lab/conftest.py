@@ -10,10 +10,11 @@ import pytest
 from tests.lab import containers, images
 from tests.lab.api import Api, wait_for
 from tests.lab.builder import Builder, variables_for
+from tests.lab.deployment import Deployment
 from tests.lab.lab import Lab
 from tests.lab.machine import Machine
 from tests.lab.registry import Registry
-from tests.lab.settings import NODES, from_environment
+from tests.lab.settings import FIVE, NODES, from_environment
 
 
 @pytest.fixture(scope="session")
@@ -83,6 +84,27 @@ def recorded(lab: Lab, registry: Registry, builder: Builder) -> Iterator[dict[st
             f"ctr --namespace k8s.io images list | awk '$3 ~ /{digests}/ {{print $1}}'"
             " | xargs -r ctr --namespace k8s.io images rm"
         )
+
+
+@pytest.fixture(scope="session")
+def deployment(lab: Lab, recorded: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """What `up` made of the example inventory, told as fully as Ansible can; taken away with all that it ever wrote."""
+    variables = {"posture_interval": 0.2, "posture_image": recorded["analyzer"].partition("@")[0]}
+    deployment = Deployment(lab, tmp_path_factory.mktemp("deployment"), images=recorded, variables=variables)
+    try:
+        first = deployment.play("up", "-vvv")
+        assert set(first.changed) == {*FIVE, "localhost"}
+        secrets = deployment.secrets()
+        assert secrets.keys() == {
+            *(f"mqtt-{user}" for user in ("posture-analyzer", "posture-offloader", "pi1", "pi2")),
+            "database",
+        }
+        assert not [name for name, secret in secrets.items() if secret in first.output]
+        yield deployment
+    finally:
+        deployment.play("down", "-e", "posture_purge=true")
+        assert not any(deployment.services(name) for name in FIVE)
+        assert not any((lab.machine(name).root / "var/lib/posture").exists() for name in FIVE)
 
 
 @pytest.fixture(scope="session")

@@ -6,13 +6,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
-
-import yaml
 
 from tests.lab.lab import Lab
 from tests.lab.settings import CONTROL
@@ -21,8 +18,6 @@ from tests.support.checkout import CHECKOUT
 _EXAMPLE = CHECKOUT / "inventory/lab"
 _RECAP = re.compile(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
 _PSQL = "runuser -u postgres -- psql -h /var/lib/posture/database -p 5433 -tAc"
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
-Groups = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -34,36 +29,26 @@ class Played:
 
 
 class Deployment:
-    """A copy of inventory/lab with this lab's addresses and keys over it, in one of the two forms that analyzers have.
+    """A copy of inventory/lab with this lab's addresses and keys over it.
 
     Args:
         lab: the machines.
         directory: where the copy goes.
-        images: what playbooks/build.yml has recorded; with them analyzers are Jobs, without they are processes.
-        variables: what the inventory sets for all machines beside that.
+        images: what playbooks/build.yml has recorded.
+        variables: what is set for all machines beside that.
     """
 
-    def __init__(
-        self,
-        lab: Lab,
-        directory: Path,
-        *,
-        images: Mapping[str, str] = _NOTHING,
-        variables: Mapping[str, Any] = _NOTHING,
-    ) -> None:
+    def __init__(self, lab: Lab, directory: Path, *, images: Mapping[str, str], variables: Mapping[str, Any]) -> None:
         self.lab = lab
         self.inventory = directory / "inventory"
         shutil.copytree(_EXAMPLE, self.inventory, ignore=shutil.ignore_patterns(".*"))
-        _change(self.inventory / "hosts.yml", _with_jobs if images else _without_jobs)
-        if images:
-            (self.inventory / ".images.json").write_text(json.dumps(dict(images)))
-        if variables:
-            _change(self.inventory / "group_vars/all.yml", lambda content: content.update(variables))
+        (self.inventory / ".images.json").write_text(json.dumps(dict(images)))
+        self._variables = json.dumps(dict(variables))
 
     def play(self, name: str, *options: str) -> Played:
         """Run a playbook, which has to succeed."""
         command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(self.inventory / "hosts.yml")]
-        command += ["-i", str(self.lab.inventory), *options, f"playbooks/{name}.yml"]
+        command += ["-i", str(self.lab.inventory), "-e", self._variables, *options, f"playbooks/{name}.yml"]
         done = subprocess.run(
             command,
             env=os.environ | {"ANSIBLE_CONFIG": f"{CHECKOUT}/ansible.cfg", "ANSIBLE_NOCOLOR": "1"},
@@ -100,23 +85,3 @@ class Deployment:
         """Return the state of each of the collection's services on a machine."""
         listed = self.lab.machine(name).shell("systemctl list-units --all --plain --no-legend 'posture-*.service'")
         return {line.split()[0]: line.split()[3] for line in listed.splitlines()}
-
-
-def _change(file: Path, change: Callable[[Groups], None]) -> None:
-    """Change a YAML file's content; one that is as it is to be stays as it is written."""
-    before, content = (yaml.safe_load(file.read_text()) for _ in range(2))
-    change(content)
-    if content != before:
-        file.write_text(yaml.safe_dump(content, sort_keys=False))
-
-
-def _with_jobs(content: Groups) -> None:
-    groups = content["all"]["children"]
-    groups.pop("analyzers", None)
-    groups["offloader"] = {"hosts": {"localhost": {"ansible_connection": "local"}}}
-
-
-def _without_jobs(content: Groups) -> None:
-    groups = content["all"]["children"]
-    groups.pop("offloader", None)
-    groups["analyzers"] = {"hosts": {CONTROL: None}}

@@ -22,7 +22,7 @@ from tests.lab.deployment import Deployment
 from tests.lab.feed import Feed
 from tests.lab.lab import Lab
 from tests.lab.load import set_load
-from tests.lab.settings import CONTROL, FIVE, NODES
+from tests.lab.settings import CONTROL, NODES
 from tests.lab.streams import ASSIGNED, Streams
 from tests.lab.tools import run
 from tests.support.waiting import wait_until
@@ -123,21 +123,6 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def deployment(lab: Lab, recorded: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """What `up` made; taken away at the end with all that it ever wrote."""
-    variables = {"posture_interval": 0.2, "posture_image": recorded["analyzer"].partition("@")[0]}
-    deployment = Deployment(lab, tmp_path_factory.mktemp("deployment"), images=recorded, variables=variables)
-    try:
-        first = deployment.play("up")
-        assert set(first.changed) == {*FIVE, "localhost"}
-        yield deployment
-    finally:
-        deployment.play("down", "-e", "posture_purge=true")
-        assert not any(deployment.services(name) for name in FIVE)
-        assert not any((lab.machine(name).root / "var/lib/posture").exists() for name in FIVE)
-
-
-@pytest.fixture(scope="module")
 def site(deployment: Deployment) -> Iterator[Site]:
     """Cameras that never pause, and what is said of the streams."""
     address = deployment.lab.machine(CONTROL).address
@@ -154,12 +139,14 @@ def site(deployment: Deployment) -> Iterator[Site]:
 
 
 def test_jobs_on_home_analyse_both_streams(site: Site, recorded: dict[str, str]) -> None:
-    site.streams.wait_for(dict.fromkeys(_PIS, CONTROL), timeout=_MOVE_S)
+    site.place(dict.fromkeys(_PIS, CONTROL))
+    began = time.time()
     site.feed.wait_for_rows(_PIS)
-    assert {row.node for row in site.feed.rows()} == {CONTROL}
+    assert {row.node for row in site.feed.rows(began + 1)} == {CONTROL}
     for stream in _PIS:
-        (job,) = site.jobs(stream).values()
-        assert job["metadata"]["name"] == f"posture-{stream}-{site.streams.epoch(stream)}"
+        epoch = site.streams.epoch(stream)
+        job = site.jobs(stream)[epoch]
+        assert job["metadata"]["name"] == f"posture-{stream}-{epoch}"
         pod = job["spec"]["template"]["spec"]
         assert [container["image"] for container in pod["containers"]] == [recorded["analyzer"]]
         assert not pod["automountServiceAccountToken"]
@@ -174,12 +161,6 @@ def _assert_restricted(process: int) -> None:
     assert {name: status[name] for name in wanted} == wanted
     mounts = [line.split() for line in Path(f"/proc/{process}/mountinfo").read_text().splitlines()]
     assert "ro" in next(mount[5] for mount in mounts if mount[4] == "/").split(",")
-
-
-def test_a_second_run_changes_nothing(site: Site) -> None:
-    before = {stream: site.jobs(stream).keys() for stream in _PIS}
-    assert site.deployment.play("up").changed == dict.fromkeys([*FIVE, "localhost"], 0)
-    assert {stream: site.jobs(stream).keys() for stream in _PIS} == before
 
 
 def test_streams_leave_a_busy_home_and_do_not_come_back_at_once(site: Site) -> None:
