@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.lab import load
 from tests.lab.lab import Lab
+from tests.lab.published import publish
 from tests.lab.settings import FIVE, KINDS, from_environment
 from tests.lab.tools import LabError
 
@@ -45,6 +46,9 @@ def _run(lab: Lab, options: argparse.Namespace) -> None:
             lab.set_link(options.name, up=True)
         case "load-image":
             print(lab.load_image(options.name, options.tar), end="")
+        case "images":
+            for target, image in publish(lab, options.inventory).items():
+                print(f"{target}  {image}")
         case "set-load":
             load.set_load(lab.machine(options.name), dict(options.values))
         case "ssh":
@@ -73,6 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     parsers = {name: commands.add_parser(name, help=text) for name, text in named.items()}
     for each in parsers.values():
         each.add_argument("name", metavar="NAME")
+    images = commands.add_parser("images", help="build this checkout's images on laptop and let the nodes pull them")
+    images.add_argument("inventory", type=Path, metavar="INVENTORY", help="where to record them: inventory/lab")
     parsers["load-image"].add_argument("tar", type=Path, metavar="TAR", help="as `docker save` writes it")
     parsers["set-load"].add_argument("values", nargs="+", type=_value, metavar="METRIC=PERCENT")
     parsers["ssh"].add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND")

@@ -58,6 +58,13 @@ class Registry:
         self._session.trust_env = False
 
     def __enter__(self) -> "Registry":
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Start it where it does not run already, and return when it answers."""
+        if self._answers():
+            return
         config: Object = {
             "version": 0.1,
             "log": {"level": "warn"},
@@ -70,7 +77,6 @@ class Registry:
         self.machine.write(f"etc/{self._unit}.yml", json.dumps(config))
         self.machine.shell(f"systemd-run --quiet --unit {self._unit} docker-registry serve /etc/{self._unit}.yml")
         wait_until(self._answers, timeout=20, describe=f"the registry {self.address} answers")
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._session.close()
