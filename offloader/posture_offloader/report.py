@@ -11,7 +11,7 @@ from posture_common.mqtt import Broker, Connection, ConnectionLostError
 
 from .board import STATUS_TOPIC, Board
 from .controller import Controller
-from .handover import Placed, Record, Wanted
+from .handover import Job, Placed, Record, Wanted
 
 Status = Mapping[str, Any]
 _PATIENCE_S = 5.0
@@ -28,6 +28,7 @@ def status(controller: Controller, board: Board, problem: str | None) -> Status:
                 stream,
                 controller.records.get(stream, Record()),
                 picture.wanted.get(stream),
+                controller.jobs.get(stream, {}),
                 {epoch: state for epoch, (state, _) in board.states(stream).items()},
                 board.frame_age_s(stream),
             )
@@ -47,7 +48,12 @@ def status(controller: Controller, board: Board, problem: str | None) -> Status:
 
 
 def _stream(
-    stream: str, record: Record, wanted: Wanted | None, states: Mapping[int, State], frame_age_s: float | None
+    stream: str,
+    record: Record,
+    wanted: Wanted | None,
+    jobs: Mapping[int, Job],
+    states: Mapping[int, State],
+    frame_age_s: float | None,
 ) -> dict[str, Any]:
     placed = record.assigned if record.assigned is not None and record.assigned.node else record.pending
     epoch = 0 if placed is None else placed.epoch
@@ -57,16 +63,21 @@ def _stream(
         "epoch": epoch,
         "state": states[epoch].value if epoch in states else ("starting" if placed else "waiting"),
         "since": _time(placed),
-        "reason": _reason(record, wanted),
+        "reason": _reason(record, wanted, jobs),
         "frame_age_s": None if frame_age_s is None else round(frame_age_s, 2),
         "moving_to": record.pending.node if record.pending and record.assigned else None,
     }
 
 
-def _reason(record: Record, wanted: Wanted | None) -> str:
+def _reason(record: Record, wanted: Wanted | None, jobs: Mapping[int, Job]) -> str:
     if wanted is None:
         return "it is not wanted any more and ends"
-    parts = [record.pending.reason if record.pending else wanted.reason, record.problem]
+    pending = record.pending
+    if pending is None:
+        parts = [wanted.reason, record.problem]
+    else:
+        problem = jobs.get(pending.epoch, Job()).problem
+        parts = [pending.reason, f"{pending.node}: {problem}" if problem else record.problem]
     return "; ".join(part for part in parts if part)
 
 
