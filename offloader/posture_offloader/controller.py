@@ -10,6 +10,8 @@
 at once when an analyzer has said something. All that is remembered is in the ConfigMap posture-placements.
 """
 
+import hashlib
+import json
 import logging
 import time
 from collections.abc import Mapping
@@ -41,6 +43,8 @@ class Picture:
     wanted: dict[str, Wanted] = field(default_factory=dict)
     prometheus: str = ""
     """Why Prometheus does not answer, empty where it does."""
+    template: str = ""
+    """A digest of what Jobs are made of; empty where that is no Job."""
 
 
 class Controller:
@@ -93,6 +97,7 @@ class Controller:
             planned.verdicts,
             {each.stream: Wanted(each.node, moves.get(each.stream, each.reason)) for each in planned.decisions},
             prometheus,
+            _digest(self._cluster.template()),
         )
         for stream in settings.streams:
             policy = planned.state.placements.get(stream)
@@ -108,13 +113,20 @@ class Controller:
         now, wanted = self.now, self.picture.wanted
         steps: dict[str, Step] = {}
         ended: list[str] = []
-        for stream in {*self.records, *self.jobs}:
+        renewing = self.unsettled
+        for stream in sorted({*self.records, *self.jobs}):
             record, seen = self.records.get(stream, Record()), self._seen(stream)
             if stream in wanted:
-                timeout = self._settings.ready_timeout
                 steps[stream] = step(
-                    record, seen, wanted[stream], now=now, ready_timeout_s=timeout, watched_since=watched_since
+                    record,
+                    seen,
+                    # One at a time is renewed: it has two analyzers meanwhile.
+                    replace(wanted[stream], template=self.picture.template, renew=not renewing),
+                    now=now,
+                    ready_timeout_s=self._settings.ready_timeout,
+                    watched_since=watched_since,
                 )
+                renewing = renewing or steps[stream].record.pending is not None
             elif stream not in self._settings.streams:
                 steps[stream], all_ended = retire(record, seen, now=now)
                 ended += [stream] if all_ended else []
@@ -242,3 +254,9 @@ class Controller:
         if texts != self._texts or self._asked:
             self._version = self._cluster.save_placements(texts, self._version)
             self._texts, self._asked = texts, {}
+
+
+def _digest(template: object) -> str:
+    if not isinstance(template, Mapping):
+        return ""
+    return hashlib.sha256(json.dumps(template, sort_keys=True, default=str).encode()).hexdigest()[:12]

@@ -30,12 +30,16 @@ _DELAY_S, _DELAY_MAX_S = 5.0, 300.0
 
 @dataclass(frozen=True)
 class Placed:
-    """One placement of a stream: the epoch that it begins, its node, since when (seconds since 1970) and why."""
+    """One placement of a stream: the epoch that it begins, its node, since when (seconds since 1970) and why.
+
+    `template` is a digest of what its Job was made of.
+    """
 
     epoch: int
     node: str
     since: float
     reason: str
+    template: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,10 +80,16 @@ class Seen:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Where the policy wants a stream (None: nowhere yet), and why."""
+    """Where the policy wants a stream (None: nowhere yet), and why.
+
+    `template` is a digest of what Jobs are made of now, empty where that is unknown; `renew` says whether a stream that
+    was made of another may get its next epoch only for that.
+    """
 
     node: str | None
     reason: str
+    template: str = ""
+    renew: bool = False
 
 
 @dataclass(frozen=True)
@@ -157,6 +167,8 @@ def _follow(
         return _failed(record, pending, job.problem or "its analyzer ended before it was ready", now)
     if seen.states.get(pending.epoch) in (State.READY, State.ACTIVE):
         return replace(record, assigned=replace(pending, since=now), pending=None, problem="")
+    if wanted.template not in ("", pending.template):
+        return replace(record, pending=None)  # What it is made of has been corrected, perhaps because of it.
     if now - max(pending.since, watched_since) > ready_timeout_s:
         why = f": {job.problem}" if job.problem else ""
         return _failed(record, pending, f"its analyzer was not ready within {ready_timeout_s:g} s{why}", now)
@@ -168,15 +180,18 @@ def _begin(record: Record, seen: Seen, wanted: Wanted, now: float) -> Record:
     assigned, reason = record.assigned, wanted.reason
     if assigned is not None and wanted.node == assigned.node:
         end = _end_of(assigned, seen, now)
-        if end is None:
+        if end is not None:
+            record = _ended(record, assigned, end, now)
+            reason = f"its analyzer on {assigned.node} {end}"
+        elif not wanted.renew or wanted.template in ("", assigned.template):
             settled = record.failures and now - assigned.since > SETTLED_S
             return replace(record, failures=0) if settled else record
-        record = _ended(record, assigned, end, now)
-        reason = f"its analyzer on {assigned.node} {end}"
+        else:
+            reason = "what its Job is made of has changed"
     if wanted.node is None or now < record.retry_at:
         return record
     epoch = _highest(record, seen) + 1
-    return replace(record, pending=Placed(epoch, wanted.node, now, reason), last_epoch=epoch)
+    return replace(record, pending=Placed(epoch, wanted.node, now, reason, wanted.template), last_epoch=epoch)
 
 
 def _end_of(assigned: Placed, seen: Seen, now: float) -> str | None:

@@ -1,6 +1,7 @@
 """The offloader's looks and steps against a world in memory: what holds whenever it is killed and whatever fails."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from unittest import mock
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posture_edge import load
-from tests.support.worlds import World, read_loads
+from tests.support.worlds import READY_AFTER_S, TEMPLATE, World, read_loads
 
 Make = Callable[..., World]
 
@@ -111,6 +112,30 @@ def test_a_template_that_is_none_is_told(world: Make) -> None:
     lab.run(30)
     assert node_of(lab) == "nuc"
     assert any("ConfigMap posture-job, key posture-job.yaml holds no Job" in each for each in lab.told)
+
+
+def test_a_changed_template_renews_one_stream_after_the_other_where_it_is(world: Make) -> None:
+    lab = world(streams=("pi1", "pi2", "pi3"))
+    lab.run(15)
+    lab.owners.clear()
+    lab.template = {**TEMPLATE, "metadata": {"labels": {"version": "2"}}}
+    lab.run(40)
+    assert [(node, epoch) for _, node, epoch in lab.owners] == [("nuc", 2)] * 3
+    times = [at for at, _, _ in lab.owners]
+    assert all(after - before >= READY_AFTER_S for before, after in pairwise(times))
+    lab.run(60)
+    assert len(lab.owners) == 3
+
+
+def test_a_template_by_which_no_analyzer_gets_ready_changes_nothing(world: Make) -> None:
+    lab = world(streams=("pi1", "pi2"))
+    lab.run(15)
+    lab.owners.clear()
+    lab.fails = {"nuc"}
+    lab.template = {**TEMPLATE, "metadata": {"labels": {"version": "2"}}}
+    lab.run(400)
+    assert lab.owners == []
+    assert {node_of(lab, stream) for stream in lab.streams} == {"nuc"}
 
 
 def test_a_lost_memory_moves_nothing_back(world: Make) -> None:

@@ -45,6 +45,25 @@ def go(record: Record, wanted: str | None, **more: Any) -> Step:
     return step(record, Seen(**more), Wanted(wanted, "because"), ready_timeout_s=TIMEOUT_S, **times)
 
 
+def test_a_changed_template_makes_the_next_epoch_on_the_same_node() -> None:
+    seen = Seen(jobs={3: RUNS}, states={3: State.ACTIVE})
+    changed = Wanted("nuc", "because", "new", renew=True)
+    done = step(SETTLED, seen, changed, now=NOW, ready_timeout_s=TIMEOUT_S)
+    assert done.create == Placed(4, "nuc", NOW, "what its Job is made of has changed", "new")
+    assert step(SETTLED, seen, replace(changed, renew=False), now=NOW, ready_timeout_s=TIMEOUT_S) == Step(SETTLED)
+    same = replace(SETTLED, assigned=replace(ON_NUC, template="new"))
+    assert step(same, seen, changed, now=NOW, ready_timeout_s=TIMEOUT_S) == Step(same)
+
+
+def test_one_that_is_not_ready_is_made_anew_when_the_template_changes() -> None:
+    seen = Seen(jobs={3: RUNS, 4: RUNS}, states={3: State.ACTIVE})
+    done = step(MOVING, seen, Wanted("agx", "because", "new"), now=NOW, ready_timeout_s=TIMEOUT_S)
+    assert (done.create, done.delete) == (Placed(5, "agx", NOW, "because", "new"), (4,))
+    ready = replace(seen, states={3: State.ACTIVE, 4: State.READY})
+    done = step(MOVING, ready, Wanted("agx", "because", "new"), now=NOW, ready_timeout_s=TIMEOUT_S)
+    assert done.record.assigned == replace(TO_AGX, since=NOW)
+
+
 def test_a_new_stream_gets_a_job_of_its_first_epoch() -> None:
     done = go(Record(), "nuc")
     assert done.create == Placed(1, "nuc", NOW, "because")
