@@ -1,7 +1,6 @@
 """The offloader as a process, with a real API server, a real broker and a real Prometheus; the analyzers are played."""
 
 import json
-import queue
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,10 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from paho.mqtt.client import Client
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 from posture_common.mqtt import Broker as Address
 
 from tests.lab.api import Api
@@ -25,6 +20,7 @@ from tests.lab.settings import CONTROL
 from tests.support.brokers import ADMIN, Broker
 from tests.support.mosquitto import NEW, Mosquitto
 from tests.support.programs import Program
+from tests.support.sessions import find_session
 from tests.support.waiting import wait_until
 
 _WORKERS = ("agx", "orin")
@@ -165,7 +161,7 @@ def test_a_removed_stream_ends_with_its_session_and_the_api_server_may_go_away(s
     offloader = stage.start()
     offloader.wait_ready()
     _await_nodes(stage, {"pi1": CONTROL, "pi2": CONTROL})
-    assert [_find_session(stage.broker, stream) for stream in ("pi1", "pi2")] == [False, False]  # now they are there
+    assert [find_session(stage.broker, stream) for stream in ("pi1", "pi2")] == [False, False]  # now they are there
     assert offloader.terminate() == 0
     offloader = stage.start("fewer", STREAMS="pi1")
     offloader.wait_ready()
@@ -176,7 +172,7 @@ def test_a_removed_stream_ends_with_its_session_and_the_api_server_may_go_away(s
         pause=0.5,
     )
     assert set(stage.cast.active) == {"pi1"}
-    assert [_find_session(stage.broker, stream) for stream in ("pi1", "pi2")] == [True, False]
+    assert [find_session(stage.broker, stream) for stream in ("pi1", "pi2")] == [True, False]
     stage.lab.set_link(CONTROL, up=False)
     try:
         wait_until(
@@ -194,23 +190,6 @@ def _status(offloader: Program) -> dict[str, Any]:
     done = subprocess.run(command, env=offloader.environment, capture_output=True, text=True, check=True, timeout=20)
     said: dict[str, Any] = json.loads(done.stdout)
     return said
-
-
-def _find_session(broker: Broker, stream: str) -> bool:
-    """Connect to a stream's durable session and leave it; return whether it was there before."""
-    found: queue.Queue[bool] = queue.Queue()
-    properties = Properties(PacketTypes.CONNECT)
-    properties.SessionExpiryInterval = 3600
-    client = Client(CallbackAPIVersion.VERSION2, f"posture-stream-{stream}", protocol=MQTTProtocolVersion.MQTTv5)
-    client.username_pw_set("posture-analyzer", broker.passwords["posture-analyzer"])
-    client.on_connect = lambda _client, _data, flags, _reason, _properties: found.put(flags.session_present)
-    client.connect("127.0.0.1", broker.port, clean_start=False, properties=properties)
-    client.loop_start()
-    try:
-        return found.get(timeout=5)
-    finally:
-        client.disconnect()
-        client.loop_stop()
 
 
 def _await_nodes(stage: Stage, wanted: dict[str, str]) -> None:

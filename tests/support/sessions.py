@@ -1,0 +1,27 @@
+"""A stream's durable session at a broker, looked at by connecting to it."""
+
+import queue
+
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from tests.support.brokers import Broker
+
+
+def find_session(broker: Broker, stream: str) -> bool:
+    """Connect to a stream's session and leave it, so that it is there then; return whether it was there before."""
+    found: queue.Queue[bool] = queue.Queue()
+    properties = Properties(PacketTypes.CONNECT)
+    properties.SessionExpiryInterval = 3600
+    client = Client(CallbackAPIVersion.VERSION2, f"posture-stream-{stream}", protocol=MQTTProtocolVersion.MQTTv5)
+    client.username_pw_set("posture-analyzer", broker.passwords["posture-analyzer"])
+    client.on_connect = lambda _client, _data, flags, _reason, _properties: found.put(flags.session_present)
+    client.connect("127.0.0.1", broker.port, clean_start=False, properties=properties)
+    client.loop_start()
+    try:
+        return found.get(timeout=5)
+    finally:
+        client.disconnect()
+        client.loop_stop()
