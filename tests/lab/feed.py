@@ -81,8 +81,8 @@ class Feed:
 
     def gap(self, pi: str, since: float) -> float:
         """Return the longest time without a row of a Pi since then, in seconds."""
-        times = [row.at for row in self.rows(since - 2 * _PERIOD_S) if row.pi == pi]
-        return max((after - before for before, after in pairwise(times)), default=0)
+        times = [row.at for row in self.rows() if row.pi == pi]
+        return max((after - before for before, after in pairwise(times) if after > since), default=0)
 
     def settle(self, *, timeout: float) -> None:
         """Take no more pictures, and return when each is confirmed; raise where one is lost or twice there."""

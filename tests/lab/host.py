@@ -1,14 +1,19 @@
-"""What the lab changes on this computer itself, outside its namespaces; each change is recorded first and undone."""
+"""What the lab changes on this computer itself, outside its namespaces; each change is recorded first and undone.
 
+Labs that are up side by side share these changes: what was before the first of them is kept in one place, and the last
+one that goes puts it back.
+"""
+
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
 from pathlib import Path
 
 from tests.lab import cgroups
-from tests.lab.record import Record
 from tests.lab.settings import KINDS, Settings
 from tests.lab.tools import LabError, run
 
@@ -26,6 +31,8 @@ _FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 _BINFMT = Path("/proc/sys/fs/binfmt_misc")
 _ARM64 = "qemu-aarch64"
 _NAMESPACES = Path("/run/netns")
+_BEFORE = Path("/run/posture-lab.json")  # gone when this computer restarts, as are the changes
+_COMMENT = "posture lab"
 
 
 def check_tools() -> None:
@@ -89,45 +96,70 @@ def nameservers() -> list[IPv4Address]:
     return [server for server in servers if isinstance(server, IPv4Address) and not server.is_loopback]
 
 
-def prepare(record: Record) -> None:
+def prepare(settings: Settings) -> None:
     """Let packets through to the lab's uplink and back, arm64 programs run, and machines have cgroup controllers."""
-    if not os.path.ismount(_NAMESPACES):
-        record.remember("namespaces", "absent")
-    controllers = cgroups.absent_at_top()
-    record.remember("controllers", " ".join(controllers))
-    cgroups.pass_on_at_top(controllers)
-    record.remember("ip_forward", _FORWARD.read_text().strip())
-    _FORWARD.write_text("1")
-    for table, *rule in _rules(record.settings):
-        run("iptables", "-w", "-t", table, "-I", *rule)
-    if not (_BINFMT / "register").exists():
-        record.remember("binfmt", "absent")
-        run("mount", "-t", "binfmt_misc", "binfmt_misc", _BINFMT)
-    if not (_BINFMT / _ARM64).exists():
-        record.remember(_ARM64, "absent")
-        (_BINFMT / "register").write_bytes(Path(f"/usr/lib/binfmt.d/{_ARM64}.conf").read_bytes())
+    with _shared() as before:
+        if not os.path.ismount(_NAMESPACES):
+            before.setdefault("namespaces", "absent")
+        controllers = cgroups.absent_at_top()
+        before.setdefault("controllers", " ".join(controllers))
+        before.setdefault("ip_forward", _FORWARD.read_text().strip())
+        if not (_BINFMT / "register").exists():
+            before.setdefault("binfmt", "absent")
+        if not (_BINFMT / _ARM64).exists():
+            before.setdefault(_ARM64, "absent")
+        _save(before)
+        cgroups.pass_on_at_top(controllers)
+        _FORWARD.write_text("1")
+        for table, *rule in _rules(settings):
+            run("iptables", "-w", "-t", table, "-I", *rule)
+        if not (_BINFMT / "register").exists():
+            run("mount", "-t", "binfmt_misc", "binfmt_misc", _BINFMT)
+        if not (_BINFMT / _ARM64).exists():
+            (_BINFMT / "register").write_bytes(Path(f"/usr/lib/binfmt.d/{_ARM64}.conf").read_bytes())
 
 
-def restore(record: Record) -> None:
-    """Undo what `prepare` did, as far as it came."""
-    for table, *rule in _rules(record.settings):
-        while _has_rule(table, rule):
-            run("iptables", "-w", "-t", table, "-D", *rule)
-    if "ip_forward" in record.before:
-        _FORWARD.write_text(record.before["ip_forward"])
-    cgroups.keep_at_top(record.before.get("controllers", "").split())
-    if _ARM64 in record.before and (_BINFMT / _ARM64).exists():
-        (_BINFMT / _ARM64).write_text("-1")
-    if "binfmt" in record.before and (_BINFMT / "register").exists():
-        run("umount", _BINFMT)
-    if "namespaces" in record.before and os.path.ismount(_NAMESPACES) and not namespaces():
-        run("umount", _NAMESPACES)
-        _NAMESPACES.rmdir()
+def restore(settings: Settings) -> None:
+    """Undo what `prepare` did, as far as it came; what other labs need too is left to the last of them."""
+    with _shared() as before:
+        for table, *rule in _rules(settings):
+            while _has_rule(table, rule):
+                run("iptables", "-w", "-t", table, "-D", *rule)
+        if _COMMENT in run("iptables-save"):
+            return
+        if "ip_forward" in before:
+            _FORWARD.write_text(before["ip_forward"])
+        cgroups.keep_at_top(before.get("controllers", "").split())
+        if _ARM64 in before and (_BINFMT / _ARM64).exists():
+            (_BINFMT / _ARM64).write_text("-1")
+        if "binfmt" in before and (_BINFMT / "register").exists():
+            run("umount", _BINFMT)
+        if "namespaces" in before and os.path.ismount(_NAMESPACES) and not namespaces():
+            run("umount", _NAMESPACES)
+            _NAMESPACES.rmdir()
+        _BEFORE.unlink(missing_ok=True)
+
+
+@contextmanager
+def _shared() -> Iterator[dict[str, str]]:
+    """Yield how this computer was before the first lab, as far as it is known, while no other lab changes it."""
+    place = os.open(_BEFORE.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX)
+        yield json.loads(_BEFORE.read_text()) if _BEFORE.exists() else {}
+    finally:
+        os.close(place)
+
+
+def _save(before: Mapping[str, str]) -> None:
+    part = _BEFORE.with_suffix(".part")
+    part.write_text(json.dumps(before))
+    part.rename(_BEFORE)
 
 
 def _rules(settings: Settings) -> list[tuple[str, ...]]:
     link = f"{settings.name}-up"
-    comment = ("-m", "comment", "--comment", f"posture lab {settings.name}")
+    comment = ("-m", "comment", "--comment", f"{_COMMENT} {settings.name}")
     return [
         ("nat", "POSTROUTING", "-s", str(settings.uplink), "!", "-o", link, *comment, "-j", "MASQUERADE"),
         ("filter", "FORWARD", "-i", link, *comment, "-j", "ACCEPT"),

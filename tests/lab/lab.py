@@ -57,7 +57,7 @@ class Lab:
             host.check_free(self.settings)
             record = Record(self.settings)
             record.save()
-            host.prepare(record)
+            host.prepare(self.settings)
             for kind in {KINDS[name].base for name in names}:
                 base.layers(kind, self.settings)
             begin = time.monotonic()
@@ -177,7 +177,7 @@ class Lab:
             own = record.settings
             cgroups.remove(own.name)
             network.remove(own)
-            host.restore(record)
+            host.restore(own)
             for name in KINDS:
                 shutil.rmtree(Path("/run/systemd/nspawn/propagate") / own.namespace(name), ignore_errors=True)
         mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]

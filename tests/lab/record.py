@@ -4,7 +4,7 @@ import fcntl
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
@@ -17,11 +17,10 @@ _LOCK = "lock"
 
 @dataclass
 class Record:
-    """`before` holds what the lab changed on this computer, as it was; it is saved before the change."""
+    """A lab's settings; saved before anything is made."""
 
     settings: Settings
     complete: bool = False  # `up` came to its end
-    before: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def load(cls, state: Path) -> Self | None:
@@ -31,20 +30,15 @@ class Record:
         except FileNotFoundError:
             return None
         words = {f"POSTURE_LAB_{name.upper()}": value for name, value in content["settings"].items()}
-        return cls(from_environment(words), content["complete"], content["before"])
+        return cls(from_environment(words), content["complete"])
 
     def save(self) -> None:
         """Write it, whole or not at all."""
         self.settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         settings = {name: str(value) for name, value in asdict(self.settings).items()}
         part = self.settings.state / f"{_FILE}.part"
-        part.write_text(json.dumps({"settings": settings, "complete": self.complete, "before": self.before}, indent=2))
+        part.write_text(json.dumps({"settings": settings, "complete": self.complete}, indent=2))
         part.rename(self.settings.state / _FILE)
-
-    def remember(self, name: str, value: str) -> None:
-        """Keep how something was before its first change."""
-        self.before.setdefault(name, value)
-        self.save()
 
 
 @contextmanager

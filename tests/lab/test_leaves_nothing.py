@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab import host
 from tests.lab.lab import Lab
 from tests.lab.settings import FIVE, Settings, from_environment
 from tests.lab.tools import LabError, run
@@ -41,6 +42,21 @@ def second(tmp_path: Path) -> Iterator[Lab]:
     lab.down()
     assert _difference(before, traces(_NAME)) == {}
     assert not settings.state.exists()
+
+
+def test_what_labs_share_on_this_computer_goes_with_the_last_of_them(tmp_path: Path) -> None:
+    one, two = (
+        Settings(name=name, state=tmp_path / name, uplink=IPv4Network(uplink))
+        for name, uplink in (("one", "10.178.1.0/30"), ("two", "10.178.2.0/30"))
+    )
+    before = traces("one")
+    host.prepare(one)
+    host.prepare(two)
+    shared = traces("one")
+    host.restore(one)
+    assert _difference(shared, traces("one")).keys() == {"iptables rules"}
+    host.restore(two)
+    assert _difference(before, traces("one")) == {}
 
 
 @pytest.mark.timeout(400)

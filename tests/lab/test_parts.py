@@ -52,10 +52,8 @@ def test_the_example_inventory_has_the_default_addresses() -> None:
 
 def test_a_record_is_read_back_with_its_settings(tmp_path: Path) -> None:
     settings = Settings(name="other", state=tmp_path, subnet=IPv4Network("10.5.0.0/24"))
-    record = Record(settings)
-    record.remember("ip_forward", "0")
-    record.remember("ip_forward", "1")
-    assert Record.load(tmp_path) == Record(settings, before={"ip_forward": "0"})
+    Record(settings, complete=True).save()
+    assert Record.load(tmp_path) == Record(settings, complete=True)
     assert Record.load(tmp_path / "nothing") is None
 
 
