@@ -132,7 +132,7 @@ def _patch(node: Mapping[str, Any], wanted: Sequence[str]) -> list[dict[str, Any
     patch: list[dict[str, Any]] = []
     for words in [*added, *removed]:
         if not _is_taint(words):
-            key, _, value = words.partition("=")
+            key, value = words.split("=", 1)
             patch += _member("/metadata/labels", labels, key, value if words in added else None)
             labels = {**(labels or {}), key: value}
     patch += _taints(taints, added, removed)
@@ -184,8 +184,8 @@ def _words(taint: Mapping[str, Any]) -> str:
 
 
 def _taint(words: str) -> dict[str, str]:
-    pair, _, effect = words.rpartition(":")
-    key, _, value = pair.partition("=")
+    pair, effect = words.rsplit(":", 1)
+    key, value = pair.split("=", 1)
     return {"key": key, "value": value, "effect": effect}
 
 
