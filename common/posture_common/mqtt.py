@@ -284,7 +284,11 @@ class Connection:
         # Acknowledgements are written before it.
         self._client.disconnect()
         self._down.wait(CLOSE_TIMEOUT_S)
-        self._client.loop_stop()
+        client = self._client
+        client.loop_stop()
+        # It and we hold each other: where we let go, its sockets are closed with us and not at some later time.
+        client.on_connect = client.on_subscribe = client.on_message = client.on_publish = client.on_disconnect = None
+        client.on_stumble = _ignore
 
     def _on_connect(
         self, client: Client, _userdata: Any, _flags: ConnectFlags, reason: ReasonCode, properties: Properties | None
@@ -342,6 +346,10 @@ class Connection:
             future.set_exception(ConnectionLostError(f"{self._broker}: {self._lost}"))
         self._up.set()
         self._incoming.put(None)
+
+
+def _ignore(_error: Exception) -> None:
+    pass
 
 
 def broker_version(broker: Broker, *, client_id: str, patience_s: float = 1.0) -> tuple[int, ...] | None:

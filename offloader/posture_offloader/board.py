@@ -7,8 +7,8 @@ is lost, `synced_since` is None and nothing of this may be relied on.
 
 import json
 import logging
+import secrets
 import threading
-import time
 from collections.abc import Callable
 from datetime import datetime
 from types import TracebackType
@@ -45,10 +45,11 @@ class Board:
     so and the stop is requested.
     """
 
-    def __init__(self, broker: Broker, stop: Stop, *, changed: Callable[[], None]) -> None:
+    def __init__(self, broker: Broker, stop: Stop, *, changed: Callable[[], None], clock: Callable[[], float]) -> None:
         self._broker = broker
         self._stop = stop
         self._changed = changed
+        self._clock = clock
         self._lock = threading.Lock()
         self._connection: Connection | None = None
         self._states: dict[str, dict[int, tuple[State, float]]] = {}
@@ -143,14 +144,14 @@ class Board:
             self._states.clear()
             self._assignments.clear()
         self._status = ""
-        mark = f"{time.time()}"
+        mark = secrets.token_hex(8)
         connection.publish(_MARK_TOPIC, mark)
         self._connection = connection
         for batch in connection.batches(_BATCH):
             for message in batch:
                 message.acknowledge()
                 if message.topic == _MARK_TOPIC and message.payload == mark.encode():
-                    self.synced_since = time.time()
+                    self.synced_since = self._clock()
                     log.info("connected to %s", self._broker)
                     self._changed()
                 else:
@@ -175,7 +176,7 @@ class Board:
             if said is None:
                 states.pop(epoch, None)
             else:
-                states[epoch] = (said, time.time())
+                states[epoch] = (said, self._clock())
         self._changed()
 
     def _read_assignment(self, stream: str, payload: bytes) -> None:

@@ -37,6 +37,10 @@ class ConflictError(ClusterError):
     """Somebody else has changed or made the object meanwhile."""
 
 
+class ForbiddenError(ClusterError):
+    """We have no right to it, or something like a quota is in the way."""
+
+
 class RefusedError(ClusterError):
     """The API server will never take this object."""
 
@@ -69,7 +73,7 @@ class Cluster:
         """Return the analyzers' Jobs, by stream and epoch."""
         listed = self._ask("Jobs", self._batch.list_namespaced_job, self.namespace, label_selector=_SELECTOR)
         pods = self._ask("pods", self._core.list_namespaced_pod, self.namespace, label_selector=_SELECTOR)
-        problems = {_labels(pod).get("batch.kubernetes.io/job-name"): self._problem(pod) for pod in pods["items"]}
+        problems = {_labels(pod).get("job-name"): self._problem(pod) for pod in pods["items"]}
         jobs: dict[str, dict[int, Job]] = defaultdict(dict)
         for job in listed["items"]:
             labels = _labels(job)
@@ -102,6 +106,8 @@ class Cluster:
             self._ask(what, self._batch.create_namespaced_job, self.namespace, job)
         except ConflictError:
             return
+        except ForbiddenError as error:
+            raise RefusedError(str(error)) from None  # by a quota, for example: it concerns this Job only
 
     def delete_job(self, stream: str, epoch: int) -> None:
         """Delete a Job and its pod; one that is gone is no error."""
@@ -191,7 +197,7 @@ class _AbsentError(ClusterError):
     """There is no such object."""
 
 
-_KINDS = {404: _AbsentError, 409: ConflictError, 400: RefusedError, 422: RefusedError}
+_KINDS = {404: _AbsentError, 403: ForbiddenError, 409: ConflictError, 400: RefusedError, 422: RefusedError}
 
 
 def _refusal(error: kubernetes.client.ApiException) -> str:
@@ -199,7 +205,11 @@ def _refusal(error: kubernetes.client.ApiException) -> str:
         said = json.loads(error.body)["message"]
     except (KeyError, TypeError, ValueError):
         said = str(error.reason)
-    hint = "; run playbooks/up.yml --tags offloader again, which sets the rights" if error.status == 403 else ""
+    hint = ""
+    if error.status == 403 and "cannot" in said:
+        hint = "; run playbooks/up.yml --tags offloader again, which sets the rights"
+    elif error.status in (400, 422):
+        hint = "; correct the template of the Jobs and run playbooks/up.yml again"
     return f"refuses ({error.status}): {said}{hint}"
 
 

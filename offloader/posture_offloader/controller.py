@@ -13,8 +13,7 @@ at once when an analyzer has said something. All that is remembered is in the Co
 import hashlib
 import json
 import logging
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from posture_edge import load, placement
@@ -26,7 +25,7 @@ from . import metrics, records
 from .board import Board
 from .cluster import Cluster, ClusterError, Placements, RefusedError
 from .handover import Job as SeenJob
-from .handover import Placed, Record, Seen, Step, Wanted, asked, refused, retire, step
+from .handover import Placed, Record, Seen, Step, Wanted, adopt, asked, clamp, refused, retire, step
 from .settings import OffloaderSettings
 
 log = logging.getLogger(__name__)
@@ -50,24 +49,21 @@ class Picture:
 class Controller:
     """Keeps each stream on the node that the policy chooses. Its methods raise ClusterError."""
 
-    def __init__(self, settings: OffloaderSettings, cluster: Cluster, board: Board) -> None:
+    def __init__(
+        self, settings: OffloaderSettings, cluster: Cluster, board: Board, *, clock: Callable[[], float]
+    ) -> None:
         self._settings = settings
         self._cluster = cluster
         self._board = board
+        self._clock = clock
         self._prometheus = settings.make_prometheus()
         self._histories: Mapping[str, placement.History] = {}
-        self._began = time.time() - time.monotonic()
         self._version: str | None = None
         self._texts: dict[str, str] = {}
         self._asked: dict[str, str] = {}
         self.records: dict[str, Record] = {}
         self.jobs: Mapping[str, Mapping[int, SeenJob]] = {}
         self.picture = Picture()
-
-    @property
-    def now(self) -> float:
-        """Seconds since 1970 by a clock that does not go back while the program runs."""
-        return self._began + time.monotonic()
 
     @property
     def unsettled(self) -> bool:
@@ -78,30 +74,40 @@ class Controller:
         )
 
     def load_records(self) -> None:
-        """Read the ConfigMap, which others may have changed. Raises records.RecordError too."""
+        """Read the ConfigMap, which others may have changed."""
         placements = self._cluster.placements()
         self._take(placements)
 
     def look(self) -> None:
         """Take a sample of every node and let the policy say where each stream is wanted."""
-        settings, now = self._settings, self.now
+        settings, now = self._settings, self._clock()
         self.load_records()
+        self.jobs, template = self._cluster.jobs(), _digest(self._cluster.template())
+        for stream in settings.streams:
+            record = self.records.get(stream, Record())
+            self.records[stream] = adopt(record, self._seen(stream), template=template, now=now)
         nodes, prometheus = self._nodes()
         moves = self._move_as_asked(nodes, now)
         snapshot = placement.Snapshot(now, nodes, settings.streams, settings.home, prometheus=not prometheus)
-        before = {stream: record.policy for stream, record in self.records.items() if record.policy is not None}
-        planned = placement.plan(snapshot, placement.State(self._histories, before), settings.policy)
+        planned = placement.plan(snapshot, self._remembered(now), settings.policy)
         self._histories = planned.state.histories
         self.picture = Picture(
             nodes,
             planned.verdicts,
-            {each.stream: Wanted(each.node, moves.get(each.stream, each.reason)) for each in planned.decisions},
+            {
+                each.stream: Wanted(
+                    each.node,
+                    moves.get(each.stream, each.reason),
+                    insisted=_is_barred(planned.state.placements.get(each.stream), now),
+                )
+                for each in planned.decisions
+            },
             prometheus,
-            _digest(self._cluster.template()),
+            template,
         )
         for stream in settings.streams:
             policy = planned.state.placements.get(stream)
-            self.records[stream] = replace(self.records.get(stream, Record()), policy=policy)
+            self.records[stream] = replace(self.records[stream], policy=policy)
         metrics.show_verdicts(planned.verdicts.values())
 
     def follow(self) -> None:
@@ -110,7 +116,8 @@ class Controller:
         watched_since = self._board.synced_since
         if watched_since is None:
             return
-        now, wanted = self.now, self.picture.wanted
+        now, wanted = self._clock(), self.picture.wanted
+        nodes = {node.name: node for node in self.picture.nodes}
         steps: dict[str, Step] = {}
         ended: list[str] = []
         renewing = self.unsettled
@@ -121,7 +128,7 @@ class Controller:
                     record,
                     seen,
                     # One at a time is renewed: it has two analyzers meanwhile.
-                    replace(wanted[stream], template=self.picture.template, renew=not renewing),
+                    replace(_on_node(wanted[stream], nodes), template=self.picture.template, renew=not renewing),
                     now=now,
                     ready_timeout_s=self._settings.ready_timeout,
                     watched_since=watched_since,
@@ -133,13 +140,19 @@ class Controller:
         before = dict(self.records)
         self.records.update({stream: each.record for stream, each in steps.items()})
         self._save()
+        self._assign()
+        trouble: list[ClusterError] = []
         for stream, each in steps.items():
             self._tell_what_changed(stream, before.get(stream, Record()), each.record)
-            self._carry_out(stream, each)
-        self._assign()
+            try:
+                self._carry_out(stream, each)
+            except ClusterError as error:
+                trouble.append(error)  # what keeps one stream back is none of the others' business
         for stream in ended:
             self._end(stream)
         self._save()
+        if trouble:
+            raise trouble[0]
 
     def _nodes(self) -> tuple[tuple[placement.Node, ...], str]:
         """Return home and workers with their loads, and why Prometheus does not answer."""
@@ -163,16 +176,29 @@ class Controller:
             return tuple(states), str(error)
         return tuple(nodes_of(report, states)), ""
 
+    def _remembered(self, now: float) -> placement.State:
+        """Return what the policy remembers, by what has come of its decisions: loads move only when analyzers do."""
+        histories, placements = dict(self._histories), {}
+        arriving = now - 0.9 * self._settings.policy.settle_s
+        for stream, record in self.records.items():
+            if record.policy is None:
+                continue
+            placements[stream] = record.policy
+            if record.pending is not None:
+                placements[stream] = replace(record.policy, since=max(record.policy.since, arriving))
+                left = record.assigned.node if record.assigned else ""
+                if left in histories and left != record.pending.node:
+                    histories[left] = replace(histories[left], since_relief=0)
+        return placement.State(histories, placements)
+
     def _move_as_asked(self, nodes: tuple[placement.Node, ...], now: float) -> dict[str, str]:
         """Take what people ask for into the records; return the reason of each such move, by stream."""
-        ready = {node.name for node in nodes if node.ready}
+        takes = {node.name for node in nodes if node.ready and not node.tainted}
         reasons = {}
         for stream, node in self._asked.items():
             record = self.records.get(stream)
-            if record is None or stream not in self._settings.streams or node not in ready:
-                log.warning(
-                    "asked to move %s to %s, which is no Ready node of ours or no stream: left alone", stream, node
-                )
+            if record is None or stream not in self._settings.streams or node not in takes:
+                log.warning("asked to move %s to %s: that is no stream, or no node that takes streams", stream, node)
                 continue
             self.records[stream] = asked(record, node, now=now)
             reasons[stream] = "a person asked for it"
@@ -185,7 +211,7 @@ class Controller:
             jobs=self.jobs.get(stream, {}),
             states={epoch: state for epoch, (state, _) in states.items()},
             said_at={epoch: at for epoch, (_, at) in states.items()},
-            assigned=0 if assignment is None else assignment.epoch,
+            assignment=assignment,
         )
 
     def _carry_out(self, stream: str, what: Step) -> None:
@@ -201,8 +227,8 @@ class Controller:
             job = render(self._cluster.template(), stream=stream, epoch=placed.epoch, node=placed.node)
             self._cluster.create_job(job)
         except (TemplateError, RefusedError) as error:
-            before, problem = self.records[stream], f"{error}; correct the template and run playbooks/up.yml again"
-            self.records[stream] = refused(before, problem, now=self.now)
+            before = self.records[stream]
+            self.records[stream] = refused(before, str(error), now=self._clock())
             self._tell_what_changed(stream, before, self.records[stream])
 
     def _assign(self) -> None:
@@ -230,7 +256,7 @@ class Controller:
             if before.pending is not None:
                 metrics.READY_SECONDS.observe(assigned.since - before.pending.since)
         if after.problem and after.problem != before.problem:
-            failed = before.pending or before.assigned or Placed(after.counted, "", self.now, "")
+            failed = before.pending or before.assigned or Placed(after.last_epoch, "", self._clock(), "")
             self._tell(stream, failed, "Failed", f"{stream}: {after.problem}", warning=True)
             metrics.FAILURES.labels(stream).inc()
 
@@ -243,7 +269,14 @@ class Controller:
 
     def _take(self, placements: Placements) -> None:
         self._version, self._texts, self._asked = placements.version, dict(placements.texts), dict(placements.asked)
-        self.records = {stream: records.read(stream, text) for stream, text in placements.texts.items()}
+        self.records = {stream: self._read(stream, text) for stream, text in placements.texts.items()}
+
+    def _read(self, stream: str, text: str) -> Record:
+        try:
+            return clamp(records.read(stream, text), now=self._clock())
+        except records.RecordError as error:
+            log.warning("%s: begun anew, from what the broker has", error)
+            return Record()
 
     def _save(self) -> None:
         """Write the records down, before anything is done by them.
@@ -254,6 +287,15 @@ class Controller:
         if texts != self._texts or self._asked:
             self._version = self._cluster.save_placements(texts, self._version)
             self._texts, self._asked = texts, {}
+
+
+def _on_node(wanted: Wanted, nodes: Mapping[str, placement.Node]) -> Wanted:
+    node = nodes.get(wanted.node or "")
+    return replace(wanted, ready=node is not None and node.ready, cordoned=node is not None and node.cordoned)
+
+
+def _is_barred(placed: placement.Placement | None, now: float) -> bool:
+    return placed is not None and placed.barred.get(placed.node, 0.0) > now
 
 
 def _digest(template: object) -> str:

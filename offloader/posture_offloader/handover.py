@@ -13,7 +13,7 @@ killed between any two of these goes on where it stopped.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from posture_common.epochs import State
+from posture_common.epochs import Assignment, State
 
 from posture_edge.placement import Placement
 
@@ -25,7 +25,11 @@ GONE_S = 60.0
 """An analyzer that the broker has not heard of for so long is given up, whatever Kubernetes knows of its pod."""
 BARRED_S = 300.0
 """How long a stream stays away from a node where its analyzer did not get ready."""
+INSISTED = 2
+"""So often in a row an analyzer may fail on a node that has no other of the stream before another node is tried."""
 _DELAY_S, _DELAY_MAX_S = 5.0, 300.0
+_HOLD_MAX_S = 3600.0
+_LONGEST = 300  # of a text: all records have to fit into one ConfigMap
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,8 @@ class Placed:
 class Record:
     """What is remembered of a stream.
 
-    `policy` is what the policy remembers of it. `failures` in a row delay the next try until `retry_at`; `counted` is
-    the epoch that failed last, `problem` says how.
+    `policy` is what the policy remembers of it. `failures` in a row delay the next try on the node `failed_on` until
+    `retry_at`; `counted` is the assigned epoch whose end was counted last, `problem` says what failed.
     """
 
     assigned: Placed | None = None
@@ -56,6 +60,7 @@ class Record:
     policy: Placement | None = None
     failures: int = 0
     counted: int = 0
+    failed_on: str = ""
     retry_at: float = 0.0
     problem: str = ""
 
@@ -75,7 +80,7 @@ class Seen:
     jobs: Mapping[int, Job] = field(default_factory=dict)
     states: Mapping[int, State] = field(default_factory=dict)
     said_at: Mapping[int, float] = field(default_factory=dict)  # when each state was heard
-    assigned: int = 0  # the epoch that the broker has retained
+    assignment: Assignment | None = None  # that the broker has retained
 
 
 @dataclass(frozen=True)
@@ -83,13 +88,17 @@ class Wanted:
     """Where the policy wants a stream (None: nowhere yet), and why.
 
     `template` is a digest of what Jobs are made of now, empty where that is unknown; `renew` says whether a stream that
-    was made of another may get its next epoch only for that.
+    was made of another may get its next epoch only for that. `ready` and `cordoned` are the node's; `insisted`: the
+    policy keeps to it although it was told to find another.
     """
 
     node: str | None
     reason: str
     template: str = ""
     renew: bool = False
+    ready: bool = True
+    cordoned: bool = False
+    insisted: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,6 +142,38 @@ def retire(record: Record, seen: Seen, *, now: float) -> tuple[Step, bool]:
     return Step(record, delete=_overdue(record, seen, now), forget=_forgotten(record, seen)), ended
 
 
+def adopt(record: Record, seen: Seen, *, template: str, now: float) -> Record:
+    """Return the record with the analyzer that has the stream, where it was lost what is known of that."""
+    held = seen.assignment
+    if record.assigned is not None or record.pending is not None or held is None or held.node is None:
+        return record
+    if seen.jobs.get(held.epoch, Job(finished=True)).finished:
+        return record
+    assigned = Placed(held.epoch, held.node, now, "it was there already", template)
+    policy = record.policy or Placement(held.node, now)
+    return replace(record, assigned=assigned, last_epoch=_highest(record, seen), policy=policy)
+
+
+def clamp(record: Record, *, now: float) -> Record:
+    """Return the record without times that lie further ahead than they can: a clock was wrong when it was written."""
+    policy = record.policy
+    if policy is not None:
+        barred = {node: min(until, now + _HOLD_MAX_S) for node, until in policy.barred.items()}
+        came_home = None if policy.came_home is None else min(policy.came_home, now)
+        policy = replace(policy, since=min(policy.since, now), barred=barred, came_home=came_home)
+    return replace(
+        record,
+        assigned=_not_ahead(record.assigned, now),
+        pending=_not_ahead(record.pending, now),
+        policy=policy,
+        retry_at=min(record.retry_at, now + _DELAY_MAX_S),
+    )
+
+
+def _not_ahead(placed: Placed | None, now: float) -> Placed | None:
+    return None if placed is None else replace(placed, since=min(placed.since, now))
+
+
 def refused(record: Record, problem: str, *, now: float) -> Record:
     """Return the record after the cluster did not take the pending epoch's Job."""
     return record if record.pending is None else _failed(record, record.pending, problem, now)
@@ -165,8 +206,13 @@ def _follow(
         return replace(record, pending=None)
     if job.finished:
         return _failed(record, pending, job.problem or "its analyzer ended before it was ready", now)
-    if seen.states.get(pending.epoch) in (State.READY, State.ACTIVE):
-        return replace(record, assigned=replace(pending, since=now), pending=None, problem="")
+    if pending.epoch in seen.jobs and seen.states.get(pending.epoch) in (State.READY, State.ACTIVE):
+        policy = record.policy
+        if policy is not None:
+            # Its load comes only now, and that of where it was goes.
+            barred = {node: until for node, until in policy.barred.items() if node != pending.node}
+            policy = replace(policy, since=now, barred=barred)
+        return replace(record, assigned=replace(pending, since=now), pending=None, policy=policy, problem="")
     if wanted.template not in ("", pending.template):
         return replace(record, pending=None)  # What it is made of has been corrected, perhaps because of it.
     if now - max(pending.since, watched_since) > ready_timeout_s:
@@ -182,16 +228,19 @@ def _begin(record: Record, seen: Seen, wanted: Wanted, now: float) -> Record:
         end = _end_of(assigned, seen, now)
         if end is not None:
             record = _ended(record, assigned, end, now)
+            if wanted.cordoned and not wanted.insisted:
+                return _barring(record, assigned.node, now)  # as after `kubectl drain`: the policy looks for another
             reason = f"its analyzer on {assigned.node} {end}"
         elif not wanted.renew or wanted.template in ("", assigned.template):
             settled = record.failures and now - assigned.since > SETTLED_S
             return replace(record, failures=0) if settled else record
         else:
             reason = "what its Job is made of has changed"
-    if wanted.node is None or now < record.retry_at:
+    if wanted.node is None or not wanted.ready or (wanted.node == record.failed_on and now < record.retry_at):
         return record
     epoch = _highest(record, seen) + 1
-    return replace(record, pending=Placed(epoch, wanted.node, now, reason, wanted.template), last_epoch=epoch)
+    pending = Placed(epoch, wanted.node, now, reason[:_LONGEST], wanted.template)
+    return replace(record, pending=pending, last_epoch=epoch)
 
 
 def _end_of(assigned: Placed, seen: Seen, now: float) -> str | None:
@@ -216,28 +265,38 @@ def _ended(record: Record, assigned: Placed, end: str, now: float) -> Record:
         record,
         counted=assigned.epoch,
         failures=failures,
+        failed_on=assigned.node,
         retry_at=now + _delay_s(failures),
-        problem=f"{assigned.node}: its analyzer {end}",
+        problem=f"{assigned.node}: its analyzer {end}"[:_LONGEST],
     )
 
 
 def _failed(record: Record, pending: Placed, problem: str, now: float) -> Record:
     failures = record.failures + 1
     assigned, policy = record.assigned, record.policy
-    if assigned is not None and policy is not None and assigned.node != pending.node:
+    record = replace(
+        record,
+        pending=None,
+        failures=failures,
+        failed_on=pending.node,
+        retry_at=now + _delay_s(failures),
+        problem=f"{pending.node}: {problem}"[:_LONGEST],
+    )
+    if assigned is not None and policy is not None and assigned.node not in ("", pending.node):
         # It has a place, so it need not insist on this one; the policy goes on from there.
         barred = {**policy.barred, pending.node: now + BARRED_S}
         barred.pop(assigned.node, None)
-        policy = Placement(assigned.node, now, moved=True, barred=barred, home_hold_s=policy.home_hold_s)
-    return replace(
-        record,
-        pending=None,
-        policy=policy,
-        failures=failures,
-        counted=pending.epoch,
-        retry_at=now + _delay_s(failures),
-        problem=f"{pending.node}: {problem}",
-    )
+        back = Placement(assigned.node, now, moved=True, barred=barred, home_hold_s=policy.home_hold_s)
+        return replace(record, policy=back)
+    return _barring(record, pending.node, now) if failures >= INSISTED else record
+
+
+def _barring(record: Record, node: str, now: float) -> Record:
+    """Return the record with the policy told to find another node, where there is one."""
+    policy = record.policy
+    if policy is None or policy.barred.get(node, 0.0) > now:
+        return record
+    return replace(record, policy=replace(policy, barred={**policy.barred, node: now + BARRED_S}))
 
 
 def _delay_s(failures: int) -> float:
@@ -267,4 +326,5 @@ def _in_use(record: Record) -> set[int]:
 
 
 def _highest(record: Record, seen: Seen) -> int:
-    return max(record.last_epoch, seen.assigned, *seen.jobs, *seen.states, 0)
+    retained = 0 if seen.assignment is None else seen.assignment.epoch
+    return max(record.last_epoch, retained, *seen.jobs, *seen.states, 0)

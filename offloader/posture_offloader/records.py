@@ -2,12 +2,12 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
-from typing import Any
 
-from posture_edge.placement import Placement
+from pydantic import TypeAdapter, ValidationError
 
-from .handover import Placed, Record
+from .handover import Record
+
+_RECORD = TypeAdapter(Record)
 
 
 class RecordError(ValueError):
@@ -22,21 +22,8 @@ def write(record: Record) -> str:
 def read(stream: str, text: str) -> Record:
     """Return the record that the text holds; raises RecordError."""
     try:
-        said = json.loads(text)
-        return Record(
-            **{
-                **said,
-                "assigned": _placed(said["assigned"]),
-                "pending": _placed(said["pending"]),
-                "policy": None if said["policy"] is None else Placement(**said["policy"]),
-            }
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise RecordError(
-            f"ConfigMap posture-placements: {stream}: {type(error).__name__}: {error}; take the key {stream} away, "
-            "and the stream begins anew"
-        ) from None
-
-
-def _placed(said: Mapping[str, Any] | None) -> Placed | None:
-    return None if said is None else Placed(**said)
+        return _RECORD.validate_json(text)
+    except ValidationError as error:
+        detail = error.errors(include_url=False, include_input=False)[0]
+        where = "".join(f"{part}: " for part in detail["loc"])
+        raise RecordError(f"ConfigMap posture-placements: {stream}: {where}{detail['msg']}") from None

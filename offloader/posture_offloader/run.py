@@ -15,7 +15,6 @@ from .board import Board
 from .cluster import Cluster, ClusterError, ConflictError
 from .controller import Controller
 from .lease import Lease
-from .records import RecordError
 from .settings import OffloaderSettings
 
 log = logging.getLogger(__name__)
@@ -33,10 +32,16 @@ class Offloader:
         self._stop = stop
         self._wake = threading.Event()
         self._cluster = Cluster(settings.namespace)
-        self._board = Board(Broker.of(settings), stop, changed=self._wake.set)
+        began = time.time() - time.monotonic()
+
+        def clock() -> float:
+            """Return seconds since 1970, by a clock that does not go back while the program runs."""
+            return began + time.monotonic()
+
+        self._board = Board(Broker.of(settings), stop, changed=self._wake.set, clock=clock)
         # In a pod that is its name and 1: the container that is started again in it need not wait for the former one.
         self._lease = Lease(self._cluster, f"{socket.gethostname()}-{os.getpid()}")
-        self._controller = Controller(settings, self._cluster, self._board)
+        self._controller = Controller(settings, self._cluster, self._board, clock=clock)
         self._problem: str | None = "starting"
         self._looked_at = time.monotonic()
 
@@ -104,7 +109,7 @@ class Offloader:
                 self._controller.follow()
         except ConflictError as error:
             log.debug("%s: read anew at the next look", error)  # a person asked for a move, for example
-        except (ClusterError, RecordError, ConnectionLostError, LastingError) as error:
+        except (ClusterError, ConnectionLostError, LastingError) as error:
             return str(error)
         return None
 

@@ -43,9 +43,10 @@ def render(template: Any, *, stream: str, epoch: int, node: str) -> Object:
     pod = _pod_spec(job)
     _child(_child(job["spec"]["template"], "metadata"), "labels").update(labels)
     _drop(metadata, "namespace", "generateName")
-    _drop(job["spec"], "parallelism", "completions", "completionMode")
+    _drop(job["spec"], "parallelism", "completions", "completionMode", "suspend")
     _drop(pod, "nodeSelector", "affinity")
     job["spec"]["backoffLimit"] = 0
+    job["spec"].setdefault("ttlSecondsAfterFinished", 60)
     pod["restartPolicy"] = "Never"
     pod["nodeName"] = node
     container = _container(pod)

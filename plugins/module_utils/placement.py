@@ -285,6 +285,8 @@ class _Tick:
             cause = "gone" if node is None else "tainted" if node.ready else "not Ready"
             return self._rescue(stream, placement, cause)
         home = self.snapshot.home
+        if self._barred(placement, placement.node):
+            return self._rescue(stream, placement, "no place where its analyzer gets ready")
         not_home = "" if home is None or placement.node == home else self._not_home(placement, home)
         if home is not None and placement.node != home and not not_home:
             return self._come_home(stream, home)
@@ -315,14 +317,14 @@ class _Tick:
         wait = self._must_wait(placement)
         if wait:
             return _stay(stream, placement, f"{why}, but {wait}")
-        home = self.snapshot.home
+        home = None if self.snapshot.home == placement.node else self.snapshot.home
         for avoiding in (placement, None):  # a node that it left just now is better than none, and no better than that
             if home is not None and self._is_target(home) and not (avoiding and self._barred(avoiding, home)):
                 return self._go(stream, home, f"{why}; home {home} takes it: {self.current[home].reason}")
             best = self._best_worker(avoiding)
-            if best is not None:
+            if best is not None and best != placement.node:
                 return self._go(stream, best, f"{why}; {self._expected(best)}")
-        if home is not None and home != placement.node and self._takes_anything(home):
+        if home is not None and self._takes_anything(home):
             return self._go(stream, home, f"{why} and no node has room: it goes home")
         return _stay(stream, placement, f"{why}, but no node has room: it waits")
 
@@ -441,7 +443,7 @@ class _Tick:
             again = before.regrets or self._at_home_s(before) < settings.hold_s
             doubled = 2 * home_hold_s if again else 0.0
             hold_s = home_hold_s = min(max(settings.hold_s, doubled), settings.hold_max_s)
-        barred = {name: until for name, until in before.barred.items() if until >= now}
+        barred = {name: until for name, until in before.barred.items() if until >= now and name != node}
         barred[before.node] = now + hold_s
         return Placement(node, now, moved=True, barred=barred, home_hold_s=home_hold_s)
 

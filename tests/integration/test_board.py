@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +27,7 @@ def board(broker: Broker, *, password: str = "") -> Iterator[Board]:
     address = Address(
         host="127.0.0.1", port=broker.port, user=OFFLOADER, password=password or broker.passwords[OFFLOADER]
     )
-    with Board(address, Stop(), changed=threading.Event().set) as kept:
+    with Board(address, Stop(), changed=threading.Event().set, clock=time.time) as kept:
         wait_until(lambda: kept.synced_since or kept.failure, timeout=10, describe="it is connected or refused")
         yield kept
 

@@ -1,6 +1,6 @@
 """A cluster and a broker in memory, with analyzers that follow the protocol: for faults at moments nobody could hit."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,7 +49,12 @@ class World:
     home: str | None = "nuc"
     now: float = 1000.0
     kill_at: int | None = None
+    ready_after_s: float = READY_AFTER_S
+    adds: float = 0.0  # percent that a stream adds to the load of the node that has it
     fails: set[str] = field(default_factory=set)  # nodes where no analyzer gets ready
+    crashes: set[str] = field(default_factory=set)  # nodes where every analyzer ends at once
+    refuses: set[str] = field(default_factory=set)  # streams whose Jobs cannot be created
+    cordoned: set[str] = field(default_factory=set)
     not_ready: set[str] = field(default_factory=set)
     prometheus: bool = True
     template: Any = field(default_factory=lambda: TEMPLATE)
@@ -113,7 +118,9 @@ class World:
         if each.state is State.DRAINING or epoch > each.epoch:
             each.finished = each.state is State.DRAINING or not each.owns
             each.state = State.DONE if each.finished else State.DRAINING
-        elif each.state is State.WARMING and self.now - each.started >= READY_AFTER_S:
+        elif each.node in self.crashes:
+            each.state, each.finished = State.GONE, True
+        elif each.state is State.WARMING and self.now - each.started >= self.ready_after_s:
             if each.node not in self.fails:
                 each.state = State.READY
         elif each.state is State.READY and epoch == each.epoch:
@@ -133,6 +140,7 @@ class MemoryCluster:
     def nodes(self) -> list[dict[str, Any]]:
         return [
             {
+                "spec": {"unschedulable": name in self._world.cordoned},
                 "metadata": {"name": name, "labels": {} if name == self._world.home else {"role": "worker"}},
                 "status": {"conditions": [{"type": "Ready", "status": str(name not in self._world.not_ready)}]},
             }
@@ -150,6 +158,8 @@ class MemoryCluster:
 
     def create_job(self, job: dict[str, Any]) -> None:
         self._world.does()
+        if job["metadata"]["labels"]["posture.edge/stream"] in self._world.refuses:
+            raise ClusterError("Job: the API server does not answer")
         labels, node = job["metadata"]["labels"], job["spec"]["template"]["spec"]["nodeName"]
         key = labels["posture.edge/stream"], int(labels["posture.edge/epoch"])
         self._world.analyzers.setdefault(key, Analyzer(*key, node, self._world.now))
@@ -210,17 +220,7 @@ class MemoryBoard:
         return None
 
 
-class _Offloader(Controller):
-    """A controller whose clock is the world's."""
-
-    world: World
-
-    @property
-    def now(self) -> float:
-        return self.world.now
-
-
-def offload(world: World) -> _Offloader:
+def offload(world: World) -> Controller:
     """Return an offloader that remembers nothing but what is in the world."""
     settings = OffloaderSettings.read(
         {
@@ -232,9 +232,7 @@ def offload(world: World) -> _Offloader:
     )
     cluster: Any = MemoryCluster(world)
     board: Any = MemoryBoard(world)
-    offloader = _Offloader(settings, cluster, board)
-    offloader.world = world
-    return offloader
+    return Controller(settings, cluster, board, clock=lambda: world.now)
 
 
 def read_loads(world: World) -> Callable[..., load.LoadReport]:
@@ -243,8 +241,12 @@ def read_loads(world: World) -> Callable[..., load.LoadReport]:
     def read(*_: Any, **__: Any) -> load.LoadReport:
         if not world.prometheus:
             raise load.PrometheusError("Prometheus does not answer")
+        owned = Counter(each.node for each in world.analyzers.values() if each.owns)
         return load.LoadReport(
-            {name: load.NodeLoad({"cpu": load.Reading(cpu, 0.1)}) for name, cpu in world.loads.items()}
+            {
+                name: load.NodeLoad({"cpu": load.Reading(cpu + world.adds * owned[name], 0.1)})
+                for name, cpu in world.loads.items()
+            }
         )
 
     return read

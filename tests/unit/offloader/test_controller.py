@@ -138,13 +138,97 @@ def test_a_template_by_which_no_analyzer_gets_ready_changes_nothing(world: Make)
     assert {node_of(lab, stream) for stream in lab.streams} == {"nuc"}
 
 
-def test_a_lost_memory_moves_nothing_back(world: Make) -> None:
+def test_a_lost_memory_disturbs_nobody(world: Make) -> None:
+    for loss in ({}, {"pi1": "nonsense", "pi2": "{}"}):
+        lab = world(streams=("pi1", "pi2"))
+        lab.run(15)
+        lab.owners.clear()
+        lab.texts = dict(loss)
+        lab.version = 1 if loss else 0
+        lab.run(60)
+        assert (lab.owners, set(lab.texts)) == ([], {"pi1", "pi2"})
+        assert {node_of(lab, stream) for stream in lab.streams} == {"nuc"}
+
+
+def test_an_analyzer_that_fails_at_once_is_tried_ever_less_often_and_then_elsewhere(world: Make) -> None:
     lab = world()
+    lab.loads = {"nuc": 10, "agx": 95}
+    lab.run(100)
+    lab.crashes = {"nuc"}
+    lab.run(300)
+    assert len(lab.analyzers) <= 9
+    lab.loads["agx"] = 10
+    lab.run(120)
+    assert node_of(lab) == "agx"
+    assert any("nuc is no place where its analyzer gets ready" in each for each in lab.told)
+
+
+def test_a_new_stream_that_cannot_start_at_home_starts_elsewhere(world: Make) -> None:
+    lab = world(crashes={"nuc"})
+    lab.run(60)
+    assert node_of(lab) == "agx"
+
+
+def test_a_stream_whose_job_cannot_be_created_keeps_no_other_back(world: Make) -> None:
+    lab = world(streams=("pi1", "pi2", "pi3"), refuses={"pi1"})
     lab.run(15)
-    lab.texts, lab.version = {}, 0
+    assert [node_of(lab, stream) for stream in lab.streams] == [None, "nuc", "nuc"]
+    lab.die("pi3")
     lab.run(15)
+    assert node_of(lab, "pi3") == "nuc"
+    lab.refuses = set()
+    lab.run(15)
+    assert node_of(lab, "pi1") == "nuc"
+
+
+@pytest.mark.parametrize("ready_after_s", [2, 10, 40, 90])
+def test_one_move_is_enough_where_one_is_however_long_it_takes(world: Make, ready_after_s: float) -> None:
+    lab = world(streams=("pi1", "pi2", "pi3", "pi4"), adds=15)
+    lab.loads = {"nuc": 0, "agx": 5, "orin": 5}
+    lab.run(15)
+    lab.owners.clear()
+    lab.loads["nuc"] = 20
+    lab.ready_after_s = ready_after_s
+    lab.run(280)
+    assert len(lab.owners) == 1
+
+
+def test_many_new_streams_do_not_all_go_to_one_node_while_they_warm_up(world: Make) -> None:
+    lab = world(streams=[f"pi{number}" for number in range(6)], adds=15, home=None, ready_after_s=90)
+    lab.loads = {"agx": 5, "orin": 5}
+    lab.run(150)
+    nodes = [node_of(lab, stream) for stream in lab.streams]
+    assert nodes.count("agx") <= 3
+    assert nodes.count("orin") <= 3
+
+
+def test_an_evicted_stream_does_not_come_back_to_a_cordoned_node(world: Make) -> None:
+    lab = world()
+    lab.run(100)
+    lab.cordoned = {"nuc"}
+    lab.run(10)
     assert node_of(lab) == "nuc"
-    assert lab.history["pi1"] == sorted(lab.history["pi1"])
+    lab.die("pi1")
+    lab.run(20)
+    assert node_of(lab) == "agx"
+
+
+def test_a_clock_that_was_ahead_blocks_nothing_for_long(world: Make) -> None:
+    lab = world()
+    lab.run(100)
+    lab.now -= 3600
+    lab.not_ready = {"nuc"}
+    lab.run(60)
+    assert node_of(lab) == "agx"
+
+
+def test_no_job_is_thrown_at_a_node_that_is_not_ready(world: Make) -> None:
+    lab = world()
+    lab.loads = {"nuc": 10}
+    lab.run(100)
+    lab.not_ready = {"nuc"}
+    lab.run(300)
+    assert len(lab.analyzers) == 1
 
 
 @settings(max_examples=60, deadline=None)

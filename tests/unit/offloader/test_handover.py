@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from posture_common.epochs import State
+from posture_common.epochs import Assignment, State
 from posture_offloader import records
 from posture_offloader.handover import (
     BARRED_S,
@@ -185,7 +185,9 @@ def test_states_of_jobs_that_are_gone_are_forgotten() -> None:
     assert go(record, "agx", jobs={3: ENDED, 4: RUNS}, states={3: State.DONE, 4: State.ACTIVE}).forget == ()
 
 
-@pytest.mark.parametrize("seen", [{"jobs": {7: RUNS}}, {"states": {7: State.ACTIVE}}, {"assigned": 7}])
+@pytest.mark.parametrize(
+    "seen", [{"jobs": {7: RUNS}}, {"states": {7: State.ACTIVE}}, {"assignment": Assignment(epoch=7, node="agx")}]
+)
 def test_epochs_grow_even_where_what_was_remembered_is_lost(seen: dict[str, Any]) -> None:
     done = go(Record(), "nuc", **seen)
     assert done.create is not None
@@ -228,7 +230,7 @@ def test_records_are_read_as_they_were_written() -> None:
         assert records.read("pi1", records.write(record)) == record
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"assigned": 1, "pending": null, "policy": null}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"assigned": 1, "pending": null, "policy": null}'])
 def test_a_damaged_record_is_named(text: str) -> None:
-    with pytest.raises(records.RecordError, match=r"posture-placements: pi1: .*take the key pi1 away"):
+    with pytest.raises(records.RecordError, match=r"^ConfigMap posture-placements: pi1: "):
         records.read("pi1", text)
