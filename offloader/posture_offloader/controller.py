@@ -299,6 +299,6 @@ def _is_barred(placed: placement.Placement | None, now: float) -> bool:
 
 
 def _digest(template: object) -> str:
-    if not isinstance(template, Mapping):
+    if not isinstance(template, Mapping) or template.get("kind") != "Job":
         return ""
     return hashlib.sha256(json.dumps(template, sort_keys=True, default=str).encode()).hexdigest()[:12]

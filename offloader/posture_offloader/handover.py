@@ -288,7 +288,8 @@ def _failed(record: Record, pending: Placed, problem: str, now: float) -> Record
         barred.pop(assigned.node, None)
         back = Placement(assigned.node, now, moved=True, barred=barred, home_hold_s=policy.home_hold_s)
         return replace(record, policy=back)
-    return _barring(record, pending.node, now) if failures >= INSISTED else record
+    lives = assigned is not None and record.counted != assigned.epoch
+    return record if lives or failures < INSISTED else _barring(record, pending.node, now)
 
 
 def _barring(record: Record, node: str, now: float) -> Record:

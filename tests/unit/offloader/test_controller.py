@@ -133,7 +133,7 @@ def test_a_template_by_which_no_analyzer_gets_ready_changes_nothing(world: Make)
     lab.owners.clear()
     lab.fails = {"nuc"}
     lab.template = {**TEMPLATE, "metadata": {"labels": {"version": "2"}}}
-    lab.run(400)
+    lab.run(1300)
     assert lab.owners == []
     assert {node_of(lab, stream) for stream in lab.streams} == {"nuc"}
 
