@@ -23,15 +23,12 @@ from posture_edge.observed import nodes_of
 
 from . import metrics, records
 from .board import Board
-from .cluster import Cluster, ClusterError, Placements, RefusedError
+from .cluster import Cluster, ClusterError, RefusedError
 from .handover import Job as SeenJob
 from .handover import Placed, Record, Seen, Step, Wanted, adopt, asked, clamp, refused, retire, step
 from .settings import OffloaderSettings
 
 log = logging.getLogger(__name__)
-
-Labels = Mapping[str, str]
-
 
 @dataclass
 class Picture:
@@ -73,15 +70,10 @@ class Controller:
             for record in self.records.values()
         )
 
-    def load_records(self) -> None:
-        """Read the ConfigMap, which others may have changed."""
-        placements = self._cluster.placements()
-        self._take(placements)
-
     def look(self) -> None:
         """Take a sample of every node and let the policy say where each stream is wanted."""
         settings, now = self._settings, self._clock()
-        self.load_records()
+        self._load()
         self.jobs, template = self._cluster.jobs(), _digest(self._cluster.template())
         for stream in settings.streams:
             record = self.records.get(stream, Record())
@@ -267,7 +259,9 @@ class Controller:
         except ClusterError as error:
             log.debug("no Event: %s", error)  # it is in the log, which is what counts
 
-    def _take(self, placements: Placements) -> None:
+    def _load(self) -> None:
+        """Read the ConfigMap, which others may have changed."""
+        placements = self._cluster.placements()
         self._version, self._texts, self._asked = placements.version, dict(placements.texts), dict(placements.asked)
         self.records = {stream: self._read(stream, text) for stream, text in placements.texts.items()}
 
