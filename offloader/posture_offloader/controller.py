@@ -30,6 +30,7 @@ from .settings import OffloaderSettings
 
 log = logging.getLogger(__name__)
 
+
 @dataclass
 class Picture:
     """What was seen and thought at the last tick."""
