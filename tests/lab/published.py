@@ -11,7 +11,7 @@ from tests.lab.lab import Lab
 from tests.lab.registry import Registry
 from tests.lab.settings import NODES
 
-_PORT = 5000
+_PORT = 5009  # the package's own registry, which takes nothing, has 5000
 
 
 def publish(lab: Lab, inventory: Path) -> Mapping[str, str]:
