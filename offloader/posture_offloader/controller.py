@@ -24,8 +24,7 @@ from posture_edge.observed import nodes_of
 from . import metrics, records
 from .board import Board
 from .cluster import Cluster, ClusterError, RefusedError
-from .handover import Job as SeenJob
-from .handover import Placed, Record, Seen, Step, Wanted, adopt, asked, clamp, refused, retire, step
+from .handover import Job, Placed, Record, Seen, Step, Wanted, adopt, asked, clamp, refused, retire, step
 from .settings import OffloaderSettings
 
 log = logging.getLogger(__name__)
@@ -60,7 +59,7 @@ class Controller:
         self._texts: dict[str, str] = {}
         self._asked: dict[str, str] = {}
         self.records: dict[str, Record] = {}
-        self.jobs: Mapping[str, Mapping[int, SeenJob]] = {}
+        self.jobs: Mapping[str, Mapping[int, Job]] = {}
         self.picture = Picture()
 
     @property
@@ -75,7 +74,8 @@ class Controller:
         """Take a sample of every node and let the policy say where each stream is wanted."""
         settings, now = self._settings, self._clock()
         self._load()
-        self.jobs, template = self._cluster.jobs(), _digest(self._cluster.template())
+        self.see_jobs()
+        template = _digest(self._cluster.template())
         for stream in settings.streams:
             record = self.records.get(stream, Record())
             self.records[stream] = adopt(record, self._seen(stream), template=template, now=now)
@@ -103,9 +103,12 @@ class Controller:
             self.records[stream] = replace(self.records[stream], policy=policy)
         metrics.show_verdicts(planned.verdicts.values())
 
-    def follow(self) -> None:
-        """Bring every stream a step on, by what is seen now of Jobs and analyzers."""
+    def see_jobs(self) -> None:
+        """See how the analyzers' Jobs are now, between two looks."""
         self.jobs = self._cluster.jobs()
+
+    def follow(self) -> None:
+        """Bring every stream a step on, by what was seen last of Jobs and what analyzers say."""
         watched_since = self._board.synced_since
         if watched_since is None:
             return

@@ -85,11 +85,6 @@ def _time(placed: Placed | None) -> str | None:
     return None if placed is None else datetime.fromtimestamp(placed.since, UTC).isoformat(timespec="seconds")
 
 
-def as_json(said: Status) -> str:
-    """Return the status as JSON."""
-    return json.dumps(said)
-
-
 def as_text(said: Status) -> str:
     """Return the status as a person wants to read it."""
     rows = [("stream", "node", "epoch", "state", "since", "frame age", "why")]

@@ -1,5 +1,6 @@
 """The running offloader: hold the Lease, look, follow, say how it stands; until the stop."""
 
+import json
 import logging
 import os
 import socket
@@ -105,6 +106,8 @@ class Offloader:
                 return self._board.trouble
             if look:
                 self._controller.look()
+            else:
+                self._controller.see_jobs()
             if self._controller.picture.wanted or not self._settings.streams:
                 self._controller.follow()
         except ConflictError as error:
@@ -122,7 +125,7 @@ class Offloader:
         self._problem = problem
         metrics.LEADING.set(self._lease.held)
         if self._board.synced_since is not None:
-            self._board.show(report.as_json(report.status(self._controller, self._board, problem)))
+            self._board.show(json.dumps(report.status(self._controller, self._board, problem)))
 
     def _alive(self) -> str | None:
         since = time.monotonic() - self._looked_at

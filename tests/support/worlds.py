@@ -84,6 +84,8 @@ class World:
                 if self.now >= next_look:
                     next_look = self.now + look_s
                     offloader.look()
+                else:
+                    offloader.see_jobs()
                 if offloader.picture.wanted:
                     offloader.follow()
             except KilledError:
