@@ -8,7 +8,7 @@ reliably from the model's visibilities.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -22,6 +22,9 @@ Confidence = Literal["sure", "borderline", "uncertain"]
 
 EARS, SHOULDERS, HIPS = (7, 8), (11, 12), (23, 24)
 MIN_VISIBILITY = 0.5
+NEAR_VISIBILITY = 0.1
+"""A change of a midpoint's visibility by so much, or of its place by `NEAR_EDGE` of the frame, is the model's noise."""
+NEAR_EDGE = 0.02
 BORDER_DEGREES = 3.0
 MAX_DIFFERENCE_DEGREES = 6.0
 
@@ -32,6 +35,8 @@ class Look:
 
     neck: float | None
     body: float | None
+    near: bool = field(default=False, compare=False)
+    """A midpoint is only just visible, or only just not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +53,10 @@ class Posture:
 
 def look(landmarks: Landmarks, *, width: int, height: int) -> Look:
     """Measure the angles in one look at a picture of `width` x `height` pixels."""
-    ear, shoulder, hip = (midpoint(landmarks, pair, width=width, height=height) for pair in (EARS, SHOULDERS, HIPS))
-    return Look(neck=_from_vertical(shoulder, ear), body=_from_vertical(hip, shoulder))
+    pairs = (EARS, SHOULDERS, HIPS)
+    ear, shoulder, hip = (midpoint(landmarks, pair, width=width, height=height) for pair in pairs)
+    near = any(_is_near(landmarks, pair, width=width, height=height) for pair in pairs)
+    return Look(neck=_from_vertical(shoulder, ear), body=_from_vertical(hip, shoulder), near=near)
 
 
 def midpoint(landmarks: Landmarks, pair: tuple[int, int], *, width: int, height: int) -> tuple[float, float] | None:
@@ -59,17 +66,29 @@ def midpoint(landmarks: Landmarks, pair: tuple[int, int], *, width: int, height:
     return (float(x), float(y)) if inside and visibility >= MIN_VISIBILITY else None
 
 
+def _is_near(landmarks: Landmarks, pair: tuple[int, int], *, width: int, height: int) -> bool:
+    x, y, visibility = landmarks[list(pair)].mean(axis=0)
+    inside = min(x / width, 1 - x / width, y / height, 1 - y / height)
+    excess = min(inside / NEAR_EDGE, (visibility - MIN_VISIBILITY) / NEAR_VISIBILITY)
+    return bool(-1 < excess < 1)
+
+
 def _from_vertical(lower: tuple[float, float] | None, upper: tuple[float, float] | None) -> float | None:
     if lower is None or upper is None:
         return None
     return math.degrees(math.atan2(upper[0] - lower[0], lower[1] - upper[1]))
 
 
-def judge(looks: Sequence[Look | None], *, neck_threshold: float, body_threshold: float) -> Posture:
-    """Give the verdict on one person from one or two looks; a look that found nobody is None."""
+def judge(
+    looks: Sequence[Look | None], *, neck_threshold: float, body_threshold: float, may_miss: bool = False
+) -> Posture:
+    """Give the verdict on one person from one or two looks; a look that found nobody is None.
+
+    `may_miss` says that looks at this picture may find nobody although somebody is there.
+    """
     found = [each for each in looks if each is not None]
     if not found:
-        return Posture("No person detected", confidence="sure")
+        return Posture("No person detected", confidence="uncertain" if may_miss else "sure")
     neck, neck_difference = _combine([each.neck for each in found])
     body, body_difference = _combine([each.body for each in found])
     differences = [difference for difference in (neck_difference, body_difference) if difference is not None]
@@ -85,17 +104,21 @@ def judge(looks: Sequence[Look | None], *, neck_threshold: float, body_threshold
             return "Landmarks not visible"
         return "Good" if neck + error < neck_threshold and body + error < body_threshold else "Bad"
 
+    status = status_off_by(0)
+    # Which angles can be measured decides this status, and not how large they are.
+    hidden = status == "Landmarks not visible"
     confidence: Confidence = "sure"
     if (
         len(found) < len(looks)
         or max(differences, default=0) > MAX_DIFFERENCE_DEGREES
+        or len({(each.neck is None, each.body is None) for each in found}) > 1
         or status_off_by(-(uncertainty or 0)) != status_off_by(uncertainty or 0)
     ):
         confidence = "uncertain"
-    elif min(margins, default=math.inf) <= BORDER_DEGREES:
+    elif any(each.near for each in found) if hidden else min(margins, default=math.inf) <= BORDER_DEGREES:
         confidence = "borderline"
     return Posture(
-        status_off_by(0),
+        status,
         neck_angle=neck,
         body_angle=body,
         uncertainty=uncertainty,

@@ -142,8 +142,8 @@ def test_the_frame_reaches_from_its_first_pixel_to_before_its_size() -> None:
         (-43.1, 0, "Bad", "sure"),
         (0, -13.1, "Bad", "sure"),
         (None, 0, "Landmarks not visible", "sure"),
-        (None, 9, "Landmarks not visible", "borderline"),
-        (41, None, "Landmarks not visible", "borderline"),
+        (None, 9, "Landmarks not visible", "sure"),
+        (41, None, "Landmarks not visible", "sure"),
         (60, None, "Landmarks not visible", "sure"),
         (None, None, "Landmarks not visible", "sure"),
     ],
@@ -183,9 +183,15 @@ def test_the_verdict(passes: int, neck: float | None, body: float | None, status
         ((None, Look(60, 2)), Posture("Bad", 60, 2, None, "uncertain", True)),
         ((None, None), Posture("No person detected", confidence="sure")),
         ((None,), Posture("No person detected", confidence="sure")),
-        # what only one of two passes could measure is not given
-        ((Look(20, 2), Look(20, None)), Posture("Landmarks not visible", 20, None, 0, "sure", True)),
-        ((Look(None, 2), Look(20, None)), Posture("Landmarks not visible", None, None, None, "sure", True)),
+        # what only one of two passes could measure is not given, and that it is hidden is not certain
+        ((Look(20, 2), Look(20, None)), Posture("Landmarks not visible", 20, None, 0, "uncertain", True)),
+        ((Look(None, 2), Look(20, None)), Posture("Landmarks not visible", None, None, None, "uncertain", True)),
+        # a midpoint that is nearly visible decides about the status only where another is hidden
+        (
+            (Look(20, None, near=True), Look(20, None)),
+            Posture("Landmarks not visible", 20, None, 0, "borderline", True),
+        ),
+        ((Look(20, 2, near=True), Look(20, 2)), Posture("Good", 20, 2, 0, "sure", True)),
     ],
 )
 def test_the_verdict_on_two_passes(looks: tuple[Look | None, ...], expected: Posture) -> None:
@@ -196,6 +202,32 @@ def test_the_verdict_on_two_passes(looks: tuple[Look | None, ...], expected: Pos
     assert posture.uncertainty == pytest.approx(expected.uncertainty)
     assert posture.confidence == expected.confidence
     assert posture.landmarks_detected is expected.landmarks_detected
+
+
+def test_nobody_is_sure_only_where_nobody_can_be_missed() -> None:
+    posture = judge([None, None], neck_threshold=40, body_threshold=10, may_miss=True)
+    assert (posture.posture_status, posture.confidence) == ("No person detected", "uncertain")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "near"),
+    [
+        (0, 0.021, False), (0, 0.019, True), (0, -0.019, True), (0, -0.021, False),
+        (0, 0.979, False), (0, 0.981, True), (0, 1.019, True), (0, 1.021, False),
+        (1, 0.5, False), (1, 0.981, True), (1, 1.1, False),
+        (2, 0.39, False), (2, 0.41, True), (2, 0.59, True), (2, 0.61, False),
+    ],
+)  # fmt: skip
+def test_a_midpoint_near_the_limit_is_told(column: int, value: float, near: bool) -> None:
+    landmarks = person()
+    landmarks[list(HIPS), column] = value if column == 2 else value * SIDE
+    assert angles(landmarks).near is near
+
+
+def test_a_midpoint_that_one_more_thing_hides_is_not_near() -> None:
+    landmarks = person()
+    landmarks[list(HIPS), 1:] = [1.01 * SIDE, 0.3]
+    assert not angles(landmarks).near
 
 
 def test_the_thresholds_are_those_given() -> None:
