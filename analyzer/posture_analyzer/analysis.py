@@ -2,19 +2,24 @@
 
 import logging
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 import cv2
 import numpy as np
+from posture_common.service import FailedError
 
 from . import estimator, picture
 from .angles import Landmarks, Look, Posture, judge, look
-from .annotate import annotate
+from .sandbox import EndedError, KilledError, Sandbox
 from .settings import AnalysisSettings
 
 log = logging.getLogger(__name__)
+
+DARK = 16
+"""Mean of all channels, of 255, below which a picture is too dark to say that nobody is there."""
 
 # Workers are the parallelism; OpenCV's own threads would take their cores.
 cv2.setNumThreads(1)
@@ -30,10 +35,12 @@ class Analysis:
     inference_ms: float | None = None
     problem: str | None = None
     """Why the image could not be decoded."""
+    ended: bool = False
+    """The image crashed its decoder, or made it go over a limit."""
 
 
 class Analyst:
-    """Analyses images with a pose model of its own; one for each thread.
+    """Analyses images with a sandbox and a pose model of its own; one for each thread.
 
     Raises:
         LastingError: the model cannot be loaded.
@@ -41,6 +48,7 @@ class Analyst:
 
     def __init__(self, settings: AnalysisSettings) -> None:
         self._settings = settings
+        self._sandbox = Sandbox(max_pixels=settings.max_pixels, jpeg_quality=settings.jpeg_quality)
         self._estimator = estimator.create(settings.model_file)
         # The first inference builds the graph, 0.2 s that no image should wait for.
         self._estimator.landmarks(np.zeros((picture.LONGEST_SIDE, picture.LONGEST_SIDE, 3), np.uint8))
@@ -54,38 +62,56 @@ class Analyst:
         self.close()
 
     def close(self) -> None:
-        """Give the model's memory back."""
-        self._estimator.close()
+        """End the sandbox and give the model's memory back."""
+        self._sandbox.close()
+        self._close_estimator()
 
-    def analyse(self, image: bytes) -> Analysis:
-        """Analyse one encoded image; a bad one gives a posture that says so."""
+    def analyse(self, image: bytes, *, rotate: int = 0, cpu_s: float | None = None) -> Analysis:
+        """Analyse one encoded image, turned `rotate` degrees clockwise; a bad one gives a posture that says so.
+
+        `cpu_s` is how many processor seconds its decoding may take, where that is not what its size suggests.
+
+        Raises:
+            FailedError: the pose model fails, loaded anew too: nothing is known of the image.
+        """
         try:
-            pixels = picture.read(image, max_pixels=self._settings.max_pixels)
-            return self._analyse(pixels)
+            try:
+                return self._analyse(image, rotate=rotate, cpu_s=cpu_s)
+            except KilledError as error:
+                log.warning("%s: the image is tried once more", error)
+                return self._analyse(image, rotate=rotate, cpu_s=cpu_s)
+        except EndedError as error:
+            return undecodable(str(error), ended=True)
         except picture.UndecodableError as error:
             return undecodable(str(error))
-        except cv2.error as error:
-            # Not foreseen, but one picture must never stop the stream.
-            return undecodable(f"OpenCV refuses the picture: {error.err}")
 
-    def _analyse(self, pixels: picture.Pixels) -> Analysis:
-        small = picture.resize(pixels)
-        height, width = small.shape[:2]
+    def _analyse(self, image: bytes, *, rotate: int, cpu_s: float | None) -> Analysis:
+        small = self._sandbox.open(image, rotate=rotate, cpu_s=cpu_s)
         started = time.perf_counter()
         passes = self._passes(small)
         inference_ms = 1e3 * (time.perf_counter() - started)
+        posture = self._judge(passes, small)
+        shown = next((landmarks for landmarks in passes if landmarks is not None), None)
+        return Analysis(posture, self._sandbox.annotate(shown, posture), inference_ms)
 
+    def _judge(self, passes: list[Landmarks | None], small: picture.Pixels) -> Posture:
+        height, width = small.shape[:2]
         looks: list[Look | None] = [
             None if landmarks is None else look(landmarks, width=width, height=height) for landmarks in passes
         ]
-        posture = judge(
-            looks, neck_threshold=self._settings.neck_threshold, body_threshold=self._settings.body_threshold
+        return judge(
+            looks,
+            neck_threshold=self._settings.neck_threshold,
+            body_threshold=self._settings.body_threshold,
+            may_miss=not any(looks) and self._may_miss(small),
         )
-        shown = next((landmarks for landmarks in passes if landmarks is not None), None)
-        if shown is not None:
-            shown = shown * (pixels.shape[1] / width, pixels.shape[0] / height, 1)
-        annotate(pixels, shown, posture)
-        return Analysis(posture, picture.to_jpeg(pixels, quality=self._settings.jpeg_quality), inference_ms)
+
+    def _may_miss(self, small: picture.Pixels) -> bool:
+        """Whether somebody may be there although the passes found nobody."""
+        if self._settings.passes == 1 or small.mean() < DARK:
+            return True
+        narrowed = picture.narrowed(small)
+        return any(landmarks is not None for landmarks in self._passes(narrowed))
 
     def _passes(self, small: picture.Pixels) -> list[Landmarks | None]:
         """Find the landmarks in the picture as it is and, with two passes, mirrored and turned back."""
@@ -101,11 +127,26 @@ class Analyst:
         try:
             return self._estimator.landmarks(small)
         except (RuntimeError, ValueError) as error:
-            log.warning("the pose model failed (%s): it is loaded anew", str(error).partition("\n")[0])
-            self._estimator = estimator.create(self._settings.model_file)
-            raise picture.UndecodableError("the pose model failed on this picture") from None
+            log.warning("the pose model failed (%s): it is loaded anew", _first_line(error))
+        self._close_estimator()
+        self._estimator = estimator.create(self._settings.model_file)
+        try:
+            return self._estimator.landmarks(small)
+        except (RuntimeError, ValueError) as error:
+            raise FailedError(
+                f"the pose model fails, loaded anew too: {_first_line(error)}; the image is not acknowledged: start "
+                "the analyzer again, elsewhere if this machine's memory or model file may be damaged"
+            ) from None
+
+    def _close_estimator(self) -> None:
+        with suppress(RuntimeError, ValueError):  # a broken graph says once more what broke it
+            self._estimator.close()
 
 
-def undecodable(problem: str) -> Analysis:
+def undecodable(problem: str, *, ended: bool = False) -> Analysis:
     """Return the analysis of an image that cannot be decoded."""
-    return Analysis(Posture("Undecodable image"), problem=problem)
+    return Analysis(Posture("Undecodable image"), problem=problem, ended=ended)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

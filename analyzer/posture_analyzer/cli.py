@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from posture_common.service import EXIT_REFUSED, LastingError, set_up_logging, stop_on_signals
+from posture_common.service import EXIT_REFUSED, FailedError, LastingError, set_up_logging, stop_on_signals
 from posture_common.settings import SettingsError
 
 from .settings import AnalysisSettings, AnalyzerSettings
@@ -37,6 +37,9 @@ def main() -> int:
     except (SettingsError, LastingError) as error:
         print(f"posture-analyzer: {error}", file=sys.stderr)
         return EXIT_REFUSED
+    except FailedError as error:
+        print(f"posture-analyzer: {error}", file=sys.stderr)
+        return 1
 
 
 def _run() -> int:

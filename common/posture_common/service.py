@@ -27,6 +27,10 @@ class LastingError(Exception):
     """What only a person can put right; the message names the object, the cause and the next step."""
 
 
+class FailedError(Exception):
+    """What ends the program with a message and may work when it is started anew, here or elsewhere."""
+
+
 def set_up_logging(level: str) -> None:
     """Log one line an event to standard error: time, level, module, text."""
     logging.basicConfig(

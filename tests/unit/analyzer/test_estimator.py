@@ -1,5 +1,7 @@
 """The pose models: inside the package, and from a bundle file."""
 
+from collections import Counter
+from collections.abc import Container
 from pathlib import Path
 
 import cv2
@@ -11,7 +13,7 @@ from posture_analyzer.angles import Look, look
 from posture_analyzer.estimator import Estimator, FileEstimator, FullEstimator
 from posture_analyzer.picture import Pixels, UndecodableError
 from posture_analyzer.settings import AnalysisSettings
-from posture_common.service import LastingError
+from posture_common.service import FailedError, LastingError
 
 from tests.support.images import SAMPLES
 from tests.unit.analyzer.bundle import write_bundle
@@ -107,30 +109,50 @@ def test_the_setting_chooses_the_model(bundle: Path) -> None:
     assert found.posture.uncertainty is None
 
 
-def test_a_model_that_stumbles_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[str] = []
+class Stumbling:
+    """Counts itself, and fails at the pictures with these numbers, the one that warms it up being the first."""
 
-    class Stumbling:
-        """Fails at every second picture."""
+    def __init__(self, counts: Counter[str], fails_at: Container[int]) -> None:
+        self._counts = counts
+        self._fails_at = fails_at
+        self._seen = 0
+        counts["made"] += 1
 
-        def __init__(self) -> None:
-            self.seen = 0
-            made.append("made")
+    def landmarks(self, _pixels: Pixels) -> None:
+        self._seen += 1
+        if self._seen in self._fails_at:
+            raise RuntimeError("Graph has errors:\nCalculator::Process() failed")
 
-        def landmarks(self, _pixels: Pixels) -> None:
-            self.seen += 1
-            if self.seen == 2:
-                raise RuntimeError("Graph has errors:\nCalculator::Process() failed")
+    def close(self) -> None:
+        self._counts["closed"] += 1
+        if self._seen in self._fails_at:
+            raise RuntimeError("Graph has errors:\nCalculator::Process() failed")
 
-        def close(self) -> None:
-            made.append("closed")
 
-    monkeypatch.setattr(estimator, "create", lambda _file: Stumbling())
+def test_a_model_that_stumbles_is_closed_and_replaced_and_the_image_looked_at_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counts: Counter[str] = Counter()
+    makes = iter([{3}, ()])
+    monkeypatch.setattr(estimator, "create", lambda _file: Stumbling(counts, next(makes)))
     with Analyst(AnalysisSettings(passes=1)) as analyst:
-        assert analyst.analyse(CAMERA).problem == "the pose model failed on this picture"
-        assert made.count("made") == 2
+        assert analyst.analyse(CAMERA).problem is None
+        assert counts == {"made": 1}
         assert analyst.analyse(CAMERA).posture.posture_status == "No person detected"
-    assert made[-1] == "closed"
+        assert counts == {"made": 2, "closed": 1}
+    assert counts == {"made": 2, "closed": 2}
+
+
+def test_a_model_that_fails_anew_is_not_the_images_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: Counter[str] = Counter()
+    makes = iter([{2}, {1}])
+    monkeypatch.setattr(estimator, "create", lambda _file: Stumbling(counts, next(makes)))
+    analyst = Analyst(AnalysisSettings(passes=1))
+    with pytest.raises(FailedError, match=r"the pose model fails, loaded anew too: Graph has errors:; .* elsewhere"):
+        analyst.analyse(CAMERA)
+    assert counts == {"made": 2, "closed": 1}
+    analyst.close()
+    assert counts == {"made": 2, "closed": 2}
 
 
 @pytest.mark.parametrize("size", [(1, 65_501), (65_501, 1)])

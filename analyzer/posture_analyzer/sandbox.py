@@ -1,0 +1,163 @@
+"""A process of its own in which pictures are decoded and drawn: whatever a picture does there costs that picture.
+
+    analyzer's process                      sandbox's process (sandboxed.py), one for each worker
+    encoded image  ------------------------>  decode, turn upright, keep; resize
+    pose model     <-- small picture -------
+    landmarks, posture --------------------->  draw on the kept picture, encode
+    annotated JPEG <------------------------
+
+The sandbox has limits of memory and processor time, and the analyzer waits for an answer no longer than a limit of wall
+time. A sandbox that crashed or went over a limit is replaced. What it answers is JSON and bytes: a decoder that was
+taken over gets no objects into the process that holds the passwords, and no secret is in its environment.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import asdict
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+from posture_common.service import LastingError
+
+from . import picture
+from .angles import Landmarks, Posture
+
+BYTES_PER_PIXEL = 10
+"""Most that a picture takes for each of its pixels while it is decoded, turned and encoded (docs/bench.md)."""
+OVERHEAD_BYTES = 48 * 2**20
+"""The encoded image twice, the annotated picture, and what an allocator keeps."""
+WALL_S = 30.0
+"""An overloaded machine gives little processor time; one that gives none for so long has hung."""
+CPU_S = 2.0
+"""Processor seconds for a small image, which takes a few milliseconds."""
+CPU_S_PER_BYTE = 0.25 / 2**20
+LONGEST_CPU_S = 4.0
+DRAW_CPU_S = 2.0
+
+_LONGEST_ANSWER = 2**16
+_DEATH_S = 2.0
+_ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ")
+
+
+class EndedError(picture.UndecodableError):
+    """The picture ended the sandbox, or would have gone over a limit of it."""
+
+
+class KilledError(EndedError):
+    """The sandbox was killed from outside, as the kernel does where memory is short; the picture may be innocent."""
+
+
+def cpu_limit_s(size: int) -> float:
+    """Return the processor seconds that decoding an encoded image of `size` bytes may take."""
+    return min(LONGEST_CPU_S, CPU_S + CPU_S_PER_BYTE * size)
+
+
+def memory_limit(max_pixels: int) -> int:
+    """Return the bytes that a sandbox may take above what it has before the first picture."""
+    return OVERHEAD_BYTES + BYTES_PER_PIXEL * max_pixels
+
+
+class Sandbox:
+    """Decodes one picture at a time in a process of its own; for one thread.
+
+    Args:
+        max_pixels: pictures with more are refused; it also sets the memory limit.
+        jpeg_quality: of the annotated pictures.
+
+    Raises:
+        LastingError: the operating system does not let the process start.
+    """
+
+    def __init__(self, *, max_pixels: int, jpeg_quality: int) -> None:
+        limits = {"max_pixels": max_pixels, "jpeg_quality": jpeg_quality, "memory": memory_limit(max_pixels)}
+        self._command = [sys.executable, "-P", "-m", "posture_analyzer.sandboxed", json.dumps(limits)]
+        self._longest_data = memory_limit(max_pixels)
+        self._start()
+
+    def open(self, image: bytes, *, rotate: int = 0, cpu_s: float | None = None) -> picture.Pixels:
+        """Decode an encoded image, turn it `rotate` degrees clockwise, keep it, and return it as the model wants it.
+
+        Raises:
+            EndedError: it crashed the decoder, or went over a limit of memory or time.
+            UndecodableError: it is not a picture that can be analysed.
+        """
+        limit_s = cpu_limit_s(len(image)) if cpu_s is None else cpu_s
+        about, pixels = self._ask("decoding", limit_s, image, rotate=rotate)
+        return np.frombuffer(pixels, np.uint8).reshape(about["shape"])
+
+    def annotate(self, landmarks: Landmarks | None, posture: Posture) -> bytes:
+        """Draw on the picture opened last and return it as JPEG; `landmarks` are in pixels of what `open` returned.
+
+        Raises:
+            EndedError: as `open` does.
+        """
+        points = None if landmarks is None else landmarks.tolist()
+        return self._ask("drawing", DRAW_CPU_S, points=points, posture=asdict(posture))[1]
+
+    def close(self) -> None:
+        """End the process."""
+        self._connection.close()
+        self._process.kill()
+        self._process.wait()
+
+    def _ask(self, doing: str, cpu_s: float, data: bytes = b"", **request: Any) -> tuple[dict[str, Any], bytes]:
+        """Have the sandbox do something; return what it says of the result, and the result."""
+        connection = self._connection
+        try:
+            connection.send_bytes(json.dumps({"do": doing, "cpu_s": cpu_s, **request}).encode())
+            connection.send_bytes(data)
+            about, result = self._answer()
+        except (EOFError, OSError, ValueError) as cause:
+            error = self._death(doing, cpu_s, cause)
+            self.close()
+            self._start()
+            raise error from None
+        if about["over_limit"]:
+            raise EndedError(about["problem"])
+        if about["problem"] is not None:
+            raise picture.UndecodableError(about["problem"])
+        return about, result
+
+    def _answer(self) -> tuple[dict[str, Any], bytes]:
+        if not self._connection.poll(WALL_S):
+            raise TimeoutError
+        return json.loads(self._connection.recv_bytes(_LONGEST_ANSWER)), self._connection.recv_bytes(self._longest_data)
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+        try:
+            with theirs:
+                # numpy's linear algebra would start threads that nothing here needs: half of the time to start.
+                environment["OPENBLAS_NUM_THREADS"] = "1"
+                self._process = subprocess.Popen(
+                    self._command, stdin=theirs, stdout=subprocess.DEVNULL, env=environment
+                )
+        except OSError as error:
+            ours.close()
+            raise LastingError(
+                f"cannot start the process that decodes pictures: {error.strerror}; allow the user one process more "
+                "for each worker"
+            ) from None
+        self._connection = Connection(ours.detach())
+
+    def _death(self, doing: str, cpu_s: float, cause: Exception) -> EndedError:
+        """Return what the process died of, or has to die of."""
+        if isinstance(cause, TimeoutError):
+            return EndedError(f"{doing} it took longer than {WALL_S:.0f} s")
+        try:
+            code = self._process.wait(_DEATH_S)
+        except subprocess.TimeoutExpired:
+            return EndedError(f"{doing} it gave an answer that cannot be read")
+        match -code:
+            case signal.SIGPROF:
+                return EndedError(f"{doing} it took more than {cpu_s:.1f} s of processor time")
+            case signal.SIGKILL:
+                return KilledError(f"the process that was {doing} it was killed: is the machine short of memory?")
+            case number:
+                return EndedError(f"{doing} it crashed the decoder (exit code {-number})")
