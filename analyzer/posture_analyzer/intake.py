@@ -34,6 +34,10 @@ class Work:
     captured_time: datetime | None
     received_time: datetime
     image: bytes
+    rotate: int = 0
+    """Degrees clockwise by which the picture is to be turned."""
+    redelivered: bool = False
+    """The broker has sent it before, on an earlier connection."""
     problem: str | None = None
     """Why there is no image in the message."""
     acknowledgements: list[Callable[[], object]] = field(default_factory=list)
@@ -65,6 +69,7 @@ def read(message: Message, *, received_time: datetime, max_bytes: int) -> Work:
         captured_time=_captured_time(message.properties),
         received_time=received_time,
         image=image,
+        redelivered=message.redelivered,
         problem=problem,
         acknowledgements=[message.acknowledge],
     )

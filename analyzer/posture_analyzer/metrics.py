@@ -5,6 +5,11 @@ from prometheus_client import Counter, Gauge, Histogram
 IMAGES = Counter("posture_images_total", "Images whose row was committed, by status.", ["pi_id", "status"])
 REPEATED = Counter("posture_images_repeated_total", "Images that came again after their row was committed.", ["pi_id"])
 IGNORED = Counter("posture_messages_ignored_total", "Messages on a topic that is not images/<pi_id>.")
+ENDED = Counter(
+    "posture_decoders_ended_total",
+    "Images that crashed their decoder or made it go over a limit of memory or time.",
+    ["pi_id"],
+)
 IN_WORK = Gauge("posture_images_in_work", "Images taken from the broker and not yet committed.")
 HANDOVERS = Counter(
     "posture_handovers_total",

@@ -23,13 +23,15 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from posture_common.mqtt import Connection, Message, PublishRefusedError
-from posture_common.service import LastingError, Stop, delays
+from posture_common.service import FailedError, LastingError, Stop, delays
 
 from . import gallery, intake, metrics
 from .analysis import Analysis, Analyst, undecodable
 from .database import Database, DatabaseUnavailableError, Key, Row
 from .intake import Work
+from .patience import Patience
 from .settings import AnalyzerSettings
+from .trial import Trial
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -59,15 +61,19 @@ class Pipeline:
     A thread that fails requests the stop; leaving the block then raises what it failed with.
     """
 
-    def __init__(self, settings: AnalyzerSettings, stop: Stop) -> None:
+    def __init__(self, settings: AnalyzerSettings, stop: Stop, trial: Trial) -> None:
         self._settings = settings
         self._stop = stop
+        self._trial = trial
         self._known = Database(settings.conninfo)
         self._work: queue.Queue[Work | None] = queue.Queue(maxsize=4 * settings.workers)
         self._done: queue.Queue[Done | None] = queue.Queue(maxsize=LARGEST_BATCH)
         self._in_work: dict[Key, Work] = {}
         metrics.IN_WORK.set_function(lambda: len(self._in_work))
         self._lock = threading.Lock()
+        self._underway: set[Key] = set()
+        self._settled = threading.Condition(self._lock)
+        self._patience = Patience()
         self._connection: Connection | None = None
         self._failure: BaseException | None = None
         self._troubles: dict[str, str] = {}
@@ -167,10 +173,40 @@ class Pipeline:
                 work.acknowledgements.clear()
 
     def _begin(self, work: Work) -> None:
+        if self._trial.ended_twice(work.key):
+            work.problem = "two analyzers ended while they were at this image"
+            self._enqueue(work)
+            self._await_settled(work)
+        elif self._trial.suspects(redelivered=work.redelivered):
+            self._await_settled()
+            self._trial.try_alone(work.key)
+            self._enqueue(work)
+            self._await_settled(work)
+        else:
+            self._enqueue(work)
+
+    def _enqueue(self, work: Work) -> None:
+        with self._lock:
+            self._underway.add(work.key)
         while not self._stop.requested:
             with suppress(queue.Full):
                 self._work.put(work, timeout=1)
                 return
+
+    def _await_settled(self, work: Work | None = None) -> None:
+        """Wait until the work has its row, or all that is under way has; or until the stop is requested."""
+
+        def settled() -> bool:
+            return self._stop.requested or (work.key not in self._underway if work else not self._underway)
+
+        with self._stop.calling(self._wake), self._settled:
+            self._settled.wait_for(settled)
+        if work is not None and work.key not in self._underway:
+            self._trial.settled(work.key)
+
+    def _wake(self) -> None:
+        with self._settled:
+            self._settled.notify_all()
 
     def _analyse(self) -> None:
         """What a worker does."""
@@ -179,11 +215,21 @@ class Pipeline:
             self._warm.release()
             while (work := self._work.get()) is not None:
                 self._begun[name] = time.monotonic()
-                analysis = analyst.analyse(work.image) if work.problem is None else undecodable(work.problem)
+                analysis = self._analysis(analyst, work)
                 del self._begun[name]
                 if analysis.problem is not None:
                     log.warning("image %s of %s: %s", work.filename or work.image_id, work.pi_id, analysis.problem)
                 self._done.put(Done(work, analysis, datetime.now(UTC)))
+
+    def _analysis(self, analyst: Analyst, work: Work) -> Analysis:
+        if work.problem is not None:
+            return undecodable(work.problem)
+        cpu_s = self._patience.limit_s(work.pi_id, size=len(work.image), now=time.monotonic())
+        analysis = analyst.analyse(work.image, rotate=work.rotate, cpu_s=cpu_s)
+        if analysis.ended:
+            metrics.ENDED.labels(work.pi_id).inc()
+            self._patience.wasted(work.pi_id, cpu_s, now=time.monotonic())
+        return analysis
 
     def _write(self) -> None:
         """What the writer does."""
@@ -250,8 +296,10 @@ class Pipeline:
 
     def _settle(self, work: Work, row: Row) -> None:
         """Acknowledge everything that waits for the row, and tell whoever listens; the row is committed."""
-        with self._lock:
+        with self._settled:
             del self._in_work[work.key]
+            self._underway.discard(work.key)
+            self._settled.notify_all()
         for acknowledge in work.acknowledgements:
             acknowledge()
         if self._connection is not None:
@@ -282,7 +330,7 @@ class Pipeline:
             try:
                 run()
             except Exception as error:  # Whatever it is, main must learn of it and end the program.
-                if not isinstance(error, LastingError):
+                if not isinstance(error, LastingError | FailedError):
                     log.exception("%s failed", name)
                 self._failure = self._failure or error
                 self._stop.request()

@@ -12,6 +12,7 @@ from . import metrics
 from .control import control_of
 from .pipeline import LARGEST_BATCH, Pipeline
 from .settings import AnalyzerSettings
+from .trial import Trial
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,8 @@ class Analyzer:
         self._stop = stop
         self._broker = Broker.of(settings)
         self._control = control_of(settings, stop)
-        self._pipeline = Pipeline(settings, stop)
+        self._trial = Trial(self._broker, stream=settings.stream, workers=settings.workers)
+        self._pipeline = Pipeline(settings, stop, self._trial)
         self._not_ready: str | None = "warming up"
 
     def run(self) -> None:
@@ -50,6 +52,7 @@ class Analyzer:
                 try:
                     connection = self._stream()
                     if control.await_turn():
+                        self._trial.begin()
                         with connection, stop.calling(connection.interrupt):
                             self._serve(connection)
                 except ConnectionLostError as error:
@@ -58,6 +61,8 @@ class Analyzer:
                     if time.monotonic() - began > STEADY_S:
                         waits = delays()
                     stop.wait(next(waits))
+            pipeline.drain()
+            self._trial.finish()
 
     def _stream(self) -> Connection:
         """Return a connection to the stream's session, not yet open; whoever holds it open owns the stream."""
@@ -72,7 +77,7 @@ class Analyzer:
             client_id=f"posture-stream-{stream}",
             topics=[self._settings.topic],
             session_expiry_s=SESSION_EXPIRY_S,
-            receive_maximum=1 if old else 4 * self._settings.workers,
+            receive_maximum=1 if old else 2 * self._settings.workers,
         )
 
     def _serve(self, connection: Connection) -> None:

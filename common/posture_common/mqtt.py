@@ -86,6 +86,8 @@ class Message:
     topic: str
     payload: bytes
     properties: Mapping[str, str]
+    redelivered: bool
+    """The broker sent it on an earlier connection too, and heard no acknowledgement."""
     acknowledge: Callable[[], object]
     """Tell the broker to forget the message; does nothing once its connection is gone."""
 
@@ -313,7 +315,7 @@ class Connection:
 
         # It holds the ids alone: acknowledgements live on in whoever has them, long after the payload is of no use.
         acknowledge = partial(client.ack, message.mid, message.qos)
-        self._incoming.put(Message(message.topic, bytes(message.payload), dict(properties), acknowledge))
+        self._incoming.put(Message(message.topic, bytes(message.payload), dict(properties), message.dup, acknowledge))
 
     def _on_publish(
         self, _client: Client, _userdata: Any, mid: int, reason: ReasonCode, _properties: Properties | None

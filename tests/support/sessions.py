@@ -7,7 +7,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from tests.support.brokers import Broker
+from tests.support.brokers import ADMIN, Broker
 
 
 def find_session(broker: Broker, stream: str) -> bool:
@@ -22,6 +22,24 @@ def find_session(broker: Broker, stream: str) -> bool:
     client.loop_start()
     try:
         return found.get(timeout=5)
+    finally:
+        client.disconnect()
+        client.loop_stop()
+
+
+def retained(broker: Broker, topic: str) -> bytes | None:
+    """Return what the broker has retained on a topic."""
+    found: queue.Queue[bytes] = queue.Queue()
+    client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+    client.username_pw_set(ADMIN, broker.passwords[ADMIN])
+    client.on_message = lambda _client, _data, message: found.put(message.payload if message.retain else b"")
+    client.on_connect = lambda *_: client.subscribe([(topic, 1), ("tests/mark", 1)])
+    # Messages come in order: what was retained comes before what is published after the subscription.
+    client.on_subscribe = lambda *_: client.publish("tests/mark", "mark", qos=1)
+    client.connect("127.0.0.1", broker.port)
+    client.loop_start()
+    try:
+        return found.get(timeout=5) or None
     finally:
         client.disconnect()
         client.loop_stop()

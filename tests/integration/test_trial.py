@@ -1,0 +1,141 @@
+"""An image that is in work whenever an analyzer dies gets its row at the third start, and what waited gets its own."""
+
+import os
+import re
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from posture_analyzer.trial import Note, Trial
+from posture_common import mqtt
+
+from tests.support import brokers, programs
+from tests.support.brokers import ADMIN, Broker
+from tests.support.cameras import Camera, open_session
+from tests.support.databases import Database
+from tests.support.images import Shot, nobody, numbered, photograph
+from tests.support.mosquitto import NEW, Mosquitto
+from tests.support.programs import Program
+from tests.support.sessions import retained
+from tests.support.waiting import wait_until
+
+TOPIC = "posture/streams/pi1/trial"
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a program has started and that run."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if f"\nPPid:\t{pid}\n" in status.read_text():
+                found.append(int(status.parent.name))
+    return found
+
+
+def in_work(program: Program) -> bool:
+    return re.search(r"^posture_images_in_work [1-9]", program.get("/metrics")[1], re.MULTILINE) is not None
+
+
+def hang(program: Program) -> list[int]:
+    """Stop the sandboxes of an analyzer that has just been started: its images stay in work for as long as it lives."""
+    stopped = wait_until(lambda: children(program.process.pid), timeout=20, describe="the sandbox")
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    return stopped
+
+
+def die(program: Program, stopped: list[int]) -> None:
+    program.kill()
+    for pid in stopped:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_an_image_in_work_at_two_deaths_gets_its_row_untried_at_the_third_start(
+    each_broker: Broker, database: Database, tmp_path: Path
+) -> None:
+    killer, waiting = Shot(data=photograph("camera")), Shot(data=numbered(nobody(), 1))
+    open_session(each_broker, "pi1")
+    with Camera(each_broker, "pi1") as camera:
+        camera.send([killer])
+        for node in ("nuc", "agx"):
+            with programs.analyzer(each_broker, database, tmp_path, WORKERS="1", NODE=node) as program:
+                stopped = hang(program)
+                wait_until(lambda: in_work(program), timeout=20, describe=lambda: f"work: {program.output[-2000:]}")
+                if node == "nuc":
+                    camera.send([waiting])
+                else:
+                    wait_until(
+                        lambda: killer.image_id in str(retained(each_broker, TOPIC)),
+                        timeout=20,
+                        describe=lambda: f"a note: {program.output[-2000:]}",
+                    )
+                assert database.count() == 0
+                die(program, stopped)
+
+        with programs.analyzer(each_broker, database, tmp_path, WORKERS="1", NODE="orin") as program:
+            wait_until(lambda: database.count() == 2, timeout=20, describe=lambda: program.output[-3000:])
+            rows = {row["image_id"]: row for row in database.rows()}
+            assert rows[killer.image_id]["posture_status"] == "Undecodable image"
+            assert rows[killer.image_id]["inference_ms"] is None
+            assert rows[waiting.image_id]["posture_status"] == "No person detected"
+            assert re.search(r"shot\.jpg of pi1: two analyzers ended while", program.output)
+            camera.send([again := Shot(data=killer.data)])
+            wait_until(lambda: database.count() == 3, timeout=20, describe="the same picture as another image")
+            [row] = [row for row in database.rows() if row["image_id"] == again.image_id]
+            assert row["posture_status"] == "Bad"
+            assert program.terminate() == 0
+    assert retained(each_broker, TOPIC) is None, "the analyzer ended well and left a note"
+
+
+def test_one_death_is_forgiven(broker: Broker, database: Database, tmp_path: Path) -> None:
+    shot = Shot(data=photograph("camera"))
+    open_session(broker, "pi1")
+    with Camera(broker, "pi1") as camera:
+        camera.send([shot])
+    with programs.analyzer(broker, database, tmp_path, WORKERS="1") as program:
+        stopped = hang(program)
+        wait_until(lambda: in_work(program), timeout=20, describe=lambda: f"work: {program.output[-2000:]}")
+        die(program, stopped)
+        program.start()
+        wait_until(lambda: database.count() == 1, timeout=20, describe=lambda: program.output[-3000:])
+        assert database.rows()[0]["posture_status"] == "Bad"
+        assert Note.parse(retained(broker, TOPIC) or b"").alone is None
+        assert program.terminate() == 0
+    assert retained(broker, TOPIC) is None
+
+
+def test_a_broker_that_refuses_the_note_does_not_stop_the_stream(
+    mosquittos: dict[str, Mosquitto], database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(brokers, "ACL", brokers.ACL.replace("topic readwrite posture/streams/#\n", "", 1))
+    with (
+        Broker(mosquittos[NEW], tmp_path / "broker", pis=["pi1"]) as broker,
+        programs.analyzer(broker, database, tmp_path) as program,
+        Camera(broker, "pi1") as camera,
+    ):
+        program.wait_ready()
+        camera.send([Shot(data=nobody())])
+        wait_until(lambda: database.count() == 1, timeout=20, describe=lambda: program.output[-3000:])
+        assert program.terminate() == 0
+        assert program.output.count(f"cannot keep a note on {TOPIC}") == 1
+
+
+def test_an_analyzer_that_was_taken_over_leaves_the_new_owners_note_alone(broker: Broker) -> None:
+    def trial() -> Trial:
+        address = mqtt.Broker(host="127.0.0.1", port=broker.port, user=ADMIN, password=broker.passwords[ADMIN])
+        return Trial(address, stream="pi1", workers=2)
+
+    old, new = trial(), trial()
+    old.begin()
+    new.begin()
+    note = retained(broker, TOPIC)
+    assert new.suspects(redelivered=True)
+    assert not new.suspects(redelivered=False)
+    assert new.suspects(redelivered=True)
+    assert not new.suspects(redelivered=True), "the old one had two images in work"
+    old.finish()
+    assert retained(broker, TOPIC) == note
+    new.finish()
+    assert retained(broker, TOPIC) is None
