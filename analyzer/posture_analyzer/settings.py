@@ -25,7 +25,7 @@ class AnalysisSettings(EnvironmentSettings):
     neck_threshold: Degrees = 40.0
     body_threshold: Degrees = 10.0
     max_image_bytes: Annotated[int, Field(gt=0)] = 20 * 2**20
-    max_pixels: Annotated[int, Field(gt=0)] = 50_000_000
+    max_pixels: Annotated[int, Field(gt=0)] = 4096 * 4096
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 85
 
     @model_validator(mode="after")

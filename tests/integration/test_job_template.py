@@ -66,7 +66,7 @@ def test_the_job_is_one_that_the_offloader_fills_in(tmp_path: Path) -> None:
         "POSTURE_NECK_THRESHOLD": "40",
         "POSTURE_BODY_THRESHOLD": "10",
         "POSTURE_MAX_IMAGE_BYTES": "20971520",
-        "POSTURE_MAX_PIXELS": "50000000",
+        "POSTURE_MAX_PIXELS": "16777216",
         "POSTURE_JPEG_QUALITY": "85",
         "POSTURE_LOG_LEVEL": "INFO",
     }

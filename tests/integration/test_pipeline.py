@@ -1,6 +1,7 @@
 """From a published image to its row, its picture and its result."""
 
 import hashlib
+import re
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -217,10 +218,10 @@ def test_sigterm_waits_for_the_image_in_work(
     broker: Broker, database: Database, run: Callable[[Program], Program], tmp_path: Path
 ) -> None:
     analyzer = run(programs.analyzer(broker, database, tmp_path))
-    idle = analyzer.rss_mb()
     with Camera(broker, "pi1") as camera:
-        camera.send([Shot(data=huge_jpeg(7000, 7000))])
-    wait_until(lambda: analyzer.rss_mb() > idle + 60, timeout=20, describe="the large picture is being decoded")
+        camera.send([Shot(data=huge_jpeg(4096, 4096))])
+    in_work = re.compile(r"^posture_images_in_work 1\.0$", re.MULTILINE)
+    wait_until(lambda: in_work.search(analyzer.get("/metrics")[1]), timeout=20, describe="the picture is in work")
     assert database.count() == 0, "the picture is too quick to be stopped at"
     assert analyzer.terminate() == 0
     assert database.count() == 1
