@@ -154,7 +154,7 @@ class Replay:
             self._watched.pop(file.name, None)
             return True
         quiet_s = self._quiet_s(file)
-        self._watched[file.name].ending = ending  # and stays so in the next rounds
+        self._watched[file.name].ending = ending  # it is read again when it has changed, or when its time has come
         if quiet_s < PATIENCE_S[ending]:
             return False
         if ending is Ending.OPEN:

@@ -10,6 +10,8 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _EXIF = b"Exif\0\0"
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 """A marker of a JPEG that ends what was before: no stuffed byte, no restart, not the start of a run of 0xff."""
+_SAMSUNGS_END = b"SEFT"
+"""The last bytes of a file of Samsung's phones, which keep something of their own behind the picture."""
 _APP1, _START, _END = 0xE1, 0xD8, 0xD9
 _UNWRITTEN, _UNWRITTEN_BMP = 64, 4096
 """So many zero bytes at the end of a format without an end mark are room that was not written yet. A BMP may be black
@@ -60,7 +62,25 @@ def _jpeg(data: bytes) -> Structure:
     # A phone's picture may have further ones behind it: its depth, its brightness, the other eye's.
     while end is not None and data.startswith(_JPEG, end):
         end, _ = _jpeg_end(data, end)
-    return Structure(ending=Ending.OPEN if end is None else _ending(data, end), exif=exif)
+    if end is None:
+        return Structure(ending=Ending.OPEN, exif=exif)
+    if data.startswith(b"ftyp", end + 4):
+        film = Ending.OPEN if _is_unwritten(data, _UNWRITTEN) else _ending(data, _film_end(data, end))
+        return Structure(ending=film, exif=exif)
+    return Structure(ending=Ending.WHOLE if data.endswith(_SAMSUNGS_END) else _ending(data, end), exif=exif)
+
+
+def _film_end(data: bytes, start: int) -> int:
+    """Return where the boxes of an MP4 end, as phones keep a short film behind the picture."""
+    end = start
+    while end < len(data):
+        (size,) = struct.unpack_from(">I", data, end)
+        if size == 1:
+            (size,) = struct.unpack_from(">8xQ", data, end)
+        if size < 8:
+            break
+        end += size
+    return end
 
 
 def _jpeg_end(data: bytes, start: int) -> tuple[int | None, bytes]:
@@ -84,7 +104,7 @@ def _png(data: bytes) -> Structure:
     exif, kind, position = b"", b"", len(_PNG)
     while kind != b"IEND":
         length, kind = struct.unpack_from(">I4s", data, position)
-        if kind == b"\0\0\0\0":
+        if kind == b"\0\0\0\0":  # not written yet, and maybe megabytes of it
             return Structure(ending=Ending.OPEN, exif=exif)
         if kind == b"eXIf":
             exif = data[position + 8 : position + 8 + length]

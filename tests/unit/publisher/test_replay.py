@@ -261,6 +261,25 @@ def test_a_copy_that_pauses_half_way_is_one_image(
         assert take_all(replay) == []
 
 
+def test_a_picture_without_its_end_is_not_read_again_at_each_look(
+    samples: Samples, clock: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = []
+    read = Path.read_bytes
+
+    def counted(path: Path) -> bytes:
+        reads.append(path)
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+    samples.add("a.jpg", data=nobody()[:-200])
+    with samples.replay(max_bytes=10**6) as replay:
+        for _ in range(20):
+            assert replay.take() is None
+            clock.passes(1)
+    assert len(reads) == 1
+
+
 def test_a_picture_that_never_gets_its_end_is_sent_as_it_is_after_a_while(
     samples: Samples, clock: Watch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -56,6 +56,28 @@ def test_pictures_one_behind_the_other_end_with_the_last() -> None:
     assert look(two[:-100]).ending is Ending.OPEN
 
 
+def box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I4s", len(content) + 8, kind) + content
+
+
+def long_box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I4sQ", 1, kind, len(content) + 16) + content
+
+
+def test_a_phones_film_behind_the_picture_ends_with_its_last_box() -> None:
+    film = box(b"ftyp", b"mp42") + long_box(b"mdat", b"film" * 500) + box(b"moov", b"how to play it")
+    for picture in (PICTURES["jpeg"], PICTURES["jpeg"] * 2):
+        assert look(picture + film).ending is Ending.WHOLE
+        assert {look(picture + film[:length]).ending for length in range(20, len(film) - 22)} == {Ending.OPEN}
+        assert look(picture + film[:1000] + bytes(len(film) - 1000)).ending is Ending.OPEN
+        assert look(picture + film + bytes(8)).ending is Ending.MORE
+
+
+def test_a_file_of_samsungs_ends_with_its_mark() -> None:
+    assert look(PICTURES["jpeg"] + b"SEFH" + b"theirs" * 10 + b"SEFT").ending is Ending.WHOLE
+    assert look(PICTURES["jpeg"] + b"SEFH" + b"theirs" * 5).ending is Ending.MORE
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP"])
 def test_room_that_is_not_written_yet_is_not_a_picture(kind: str) -> None:
     noise = Image.effect_noise((120, 120), 100).convert("RGB")
