@@ -92,7 +92,7 @@ class Untaken:
         new = [other for other in others if hash(other) not in self._told]
         self._told = set(map(hash, others))
         for reason, count in Counter(reason for _, reason in new).items():
-            metrics.LEFT.labels(reason=reason.name.lower()).inc(count)
+            metrics.NOT_TAKEN.labels(reason=reason.name.lower()).inc(count)
         for name, reason in new[:TOLD_AT_ONCE]:
             log.warning("%s is not taken: %s", printable(str(self._directory / name)), reason.value)
         if further := new[TOLD_AT_ONCE:]:

@@ -9,8 +9,8 @@ DROPPED = Counter(
     "readable), damaged (the disk gave back other bytes).",
     ["reason"],
 )
-LEFT = Counter(
-    "posture_publisher_left",
+NOT_TAKEN = Counter(
+    "posture_publisher_not_taken",
     "What lies in a replayed directory and is not taken, each once: name (that of no picture), directory, special (not "
     "a file), empty.",
     ["reason"],
@@ -30,4 +30,4 @@ OLDEST_SECONDS = Gauge("posture_publisher_oldest_unconfirmed_age_seconds", "How 
 for _reason in ("spool_full", "disk", "refused", "damaged"):
     DROPPED.labels(reason=_reason)
 for _reason in ("name", "directory", "special", "empty"):
-    LEFT.labels(reason=_reason)
+    NOT_TAKEN.labels(reason=_reason)

@@ -166,11 +166,12 @@ class Replay:
     def _read(self, file: File) -> Picture | None:
         path = self._directory / file.name
         if file.size > self._max_bytes:
-            self._skip(
-                file,
-                f"{file.size} bytes is more than {self._max_bytes}, the most that is sent "
-                "(POSTURE_MAX_IMAGE_BYTES, POSTURE_SPOOL_MAX_BYTES)",
-            )
+            if self._is_complete(file, Ending.MORE):  # else it would be told again and again while it grows
+                self._skip(
+                    file,
+                    f"{file.size} bytes is more than {self._max_bytes}, the most that is sent "
+                    "(POSTURE_MAX_IMAGE_BYTES, POSTURE_SPOOL_MAX_BYTES)",
+                )
             return None
         try:
             data = path.read_bytes()

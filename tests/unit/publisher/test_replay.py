@@ -60,9 +60,9 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.message for record in caplog.records if record.levelno == logging.WARNING]
 
 
-def left() -> Counter[str]:
+def not_taken() -> Counter[str]:
     """Return how many files were counted as not taken, by reason; to subtract."""
-    samples = [sample for metric in metrics.LEFT.collect() for sample in metric.samples]
+    samples = [sample for metric in metrics.NOT_TAKEN.collect() for sample in metric.samples]
     return Counter({s.labels["reason"]: int(s.value) for s in samples if s.name.endswith("_total")})
 
 
@@ -115,11 +115,11 @@ def test_only_pictures_are_taken_and_the_others_told_once(samples: Samples, capl
     (samples.directory / "dangling.jpg").symlink_to("nowhere")
     (samples.directory / "loop.jpg").symlink_to("loop.jpg")
     os.mkfifo(samples.directory / "pipe.jpg")
-    before = left()
+    before = not_taken()
     with samples.replay() as replay:
         assert names(take_all(replay)) == ["a.jpg", "b.webp", "c.bmp", "e.JFIF"]
         take_all(replay)
-        assert left() - before == {"name": 3, "directory": 1, "special": 3}
+        assert not_taken() - before == {"name": 3, "directory": 1, "special": 3}
         samples.add("IMG.HEIC")
         take_all(replay)
         take_all(replay)
@@ -130,7 +130,7 @@ def test_only_pictures_are_taken_and_the_others_told_once(samples: Samples, capl
 
 def test_a_thousand_other_files_are_told_in_a_few_lines(samples: Samples, caplog: pytest.LogCaptureFixture) -> None:
     samples.add(*(f"{number}.txt" for number in range(1000)))
-    before = left()
+    before = not_taken()
     with samples.replay() as replay:
         take_all(replay)
         assert len(told(caplog)) == TOLD_AT_ONCE + 1
@@ -138,7 +138,7 @@ def test_a_thousand_other_files_are_told_in_a_few_lines(samples: Samples, caplog
         samples.add("one more.txt")
         take_all(replay)
     assert "one more.txt" in told(caplog)[TOLD_AT_ONCE + 1]
-    assert left() - before == {"name": 1001}
+    assert not_taken() - before == {"name": 1001}
 
 
 def test_a_file_that_stays_empty_is_told_and_does_not_hold_up_the_rounds(
@@ -349,23 +349,30 @@ def test_a_file_that_changes_between_look_and_read_is_looked_at_again(
         assert [picture.data for picture in take_all(replay)] == [whole(b"whole picture")]
 
 
-def test_too_large_is_refused_once_by_name(samples: Samples, caplog: pytest.LogCaptureFixture) -> None:
+def test_too_large_is_refused_once_by_name(samples: Samples, clock: Watch, caplog: pytest.LogCaptureFixture) -> None:
     samples.add("a.jpg", "c.jpg")
-    samples.add("b.jpg", data=b"x" * 1001)
     with samples.replay(rounds=3) as replay:
-        assert names(take_all(replay)) == ["a.jpg", "c.jpg"] * 3
+        for size in (1001, 1501, 2001):  # it grows meanwhile
+            samples.add("b.jpg", data=b"x" * size)
+            take_all(replay)
+            clock.passes(PATIENCE_S[Ending.MORE] / 2)
+        clock.passes(PATIENCE_S[Ending.MORE])
+        assert take_all(replay) == []
+        assert names(take_all(replay)) == ["a.jpg", "c.jpg"] * 2
     assert samples.refused == 1
     errors = [record.message for record in caplog.records if record.levelno == logging.ERROR]
     assert len(errors) == 1
     assert "b.jpg" in errors[0]
-    assert "1001" in errors[0]
+    assert "2001" in errors[0]
 
 
-def test_pictures_that_are_all_refused_do_not_spin_the_rounds(samples: Samples) -> None:
+def test_pictures_that_are_all_refused_do_not_spin_the_rounds(samples: Samples, clock: Watch) -> None:
     samples.add("a.jpg", data=b"x" * 1001)
     with samples.replay(rounds=0) as replay:
         for _ in range(5):
             assert replay.take() is None
+            clock.passes(PATIENCE_S[Ending.MORE])
+    assert samples.refused == 1
     assert json.loads(samples.notes.read_text().splitlines()[0])["round"] == 1
 
 
