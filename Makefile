@@ -44,7 +44,7 @@ bench: dev
 	python -m tests.bench $(ARGS)
 
 lock: dev
-	for part in analyzer publisher offloader build control dev; do uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 $$(printf -- '--overrides %s ' $$(ls requirements/overrides.txt requirements/$$part.overrides.txt 2>/dev/null)) requirements/$$part.in --output-file requirements/$$part.txt $(ARGS) || exit; done
+	for part in analyzer publisher publisher-v4l2 offloader build control dev; do uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 $$(printf -- '--overrides %s ' $$(ls requirements/overrides.txt requirements/$$part.overrides.txt 2>/dev/null)) requirements/$$part.in --output-file requirements/$$part.txt $(ARGS) || exit; done
 
 control dev:
 	@scripts/bootstrap $@

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 import psycopg
-from posture_common.settings import ANY_PI, EnvironmentSettings, Port, Settings, pi_id
+from posture_common.settings import ANY_PI, MAX_IMAGE_BYTES, EnvironmentSettings, ImageBytes, Port, Settings, pi_id
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 
@@ -24,7 +24,7 @@ class AnalysisSettings(EnvironmentSettings):
     passes: Annotated[int, Field(ge=1, le=2)] = 2
     neck_threshold: Degrees = 40.0
     body_threshold: Degrees = 10.0
-    max_image_bytes: Annotated[int, Field(gt=0)] = 20 * 2**20
+    max_image_bytes: ImageBytes = MAX_IMAGE_BYTES
     max_pixels: Annotated[int, Field(gt=0)] = 4096 * 4096
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 85
 

@@ -16,6 +16,9 @@ PREFIX = "POSTURE_"
 _PI_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 ANY_PI = "all"
 Port = Annotated[int, Field(ge=1, le=65535)]
+ImageBytes = Annotated[int, Field(gt=0)]
+MAX_IMAGE_BYTES = 20 * 2**20
+"""Default of the largest encoded image that a publisher sends and an analyzer takes."""
 
 
 def pi_id(value: str) -> str:

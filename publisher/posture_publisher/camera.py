@@ -3,16 +3,17 @@
 import importlib
 import io
 import os
+import sys
 import time
 import uuid
-from contextlib import ExitStack
-from datetime import UTC, datetime
+from contextlib import ExitStack, redirect_stderr
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from posture_common.service import LastingError
 
+from .clock import Clock, Moment
 from .spool import Picture
 
 SIZE = (1280, 720)
@@ -55,6 +56,7 @@ class LiveCamera:
     def __init__(self, pi_id: str) -> None:
         self._pi_id = pi_id
         self._open = ExitStack()
+        self._clock = Clock()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -64,12 +66,14 @@ class LiveCamera:
     def spooled(self) -> None:
         """Nothing to note."""
 
-    def _picture(self, captured_at: datetime, data: bytes) -> Picture:
+    def _picture(self, moment: Moment, data: bytes) -> Picture:
+        captured_at = moment.time
         return Picture(
             image_id=str(uuid.uuid4()),
             captured_at=captured_at,
             filename=f"{self._pi_id}-{captured_at:%Y%m%dT%H%M%S}.{captured_at.microsecond // 1000:03d}Z.jpg",
             data=data,
+            clock="unsynchronised" if moment.doubt else None,
         )
 
 
@@ -79,7 +83,8 @@ class PiCamera(LiveCamera):
     def __enter__(self) -> Self:
         module = _load(
             "picamera2",
-            "install it with apt install python3-picamera2 and run in a venv made with --system-site-packages",
+            "install it with apt install python3-picamera2, and run in a venv of the distribution's Python, made with "
+            "--system-site-packages, that has no numpy and no OpenCV of its own (requirements/publisher.txt)",
         )
         try:
             self._camera = self._open.enter_context(module.Picamera2())
@@ -98,14 +103,14 @@ class PiCamera(LiveCamera):
     def take(self) -> Picture | None:
         """Return the next frame as JPEG."""
         buffer = io.BytesIO()
-        captured_at = datetime.now(UTC)
+        moment = self._clock.read()
         try:
             self._camera.capture_file(buffer, format="jpeg", wait=TAKE_TIMEOUT_S)
         except Exception as error:  # as above
             raise CameraError(
                 f"the Pi's camera gives no picture: {str(error) or type(error).__name__}; check its cable"
             ) from error
-        return self._picture(captured_at, buffer.getvalue())
+        return self._picture(moment, buffer.getvalue())
 
 
 class V4l2Camera(LiveCamera):
@@ -116,7 +121,7 @@ class V4l2Camera(LiveCamera):
         self._device = device
 
     def __enter__(self) -> Self:
-        self._cv2 = cv2 = _load("cv2", "install it with pip install opencv-python-headless")
+        self._cv2 = cv2 = _load("cv2", "install what requirements/publisher-v4l2.txt lists")
         if not self._device.exists():
             raise CameraError(f"camera {self._device} is not there: plug it in, or correct POSTURE_CAMERA")
         if not os.access(self._device, os.R_OK | os.W_OK):
@@ -141,18 +146,24 @@ class V4l2Camera(LiveCamera):
         """Return the next frame as JPEG."""
         # The driver filled its one buffer right after the last picture: that frame is as old as that.
         self._capture.grab()
-        captured_at = datetime.now(UTC)
+        moment = self._clock.read()
         taken, frame = self._capture.read()
         if not taken:
             raise CameraError(f"camera {self._device} gives no picture: check that it is still plugged in")
         encoded, data = self._cv2.imencode(".jpg", frame, [self._cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
         if not encoded:
             raise CameraError(f"camera {self._device}: a frame of shape {frame.shape} cannot be encoded as JPEG")
-        return self._picture(captured_at, data.tobytes())
+        return self._picture(moment, data.tobytes())
 
 
 def _load(module: str, remedy: str) -> Any:
+    said = io.StringIO()
     try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise LastingError(f"Python module {module} cannot be imported ({error}): {remedy}") from None
+        # numpy writes a page about modules that were made for another one; its error says the same.
+        with redirect_stderr(said):
+            loaded = importlib.import_module(module)
+    except Exception as error:  # what is built for another numpy, Python or libcamera fails as it likes
+        cause = " ".join(f"{type(error).__name__}: {error}".split())
+        raise LastingError(f"Python module {module} cannot be imported ({cause}): {remedy}") from None
+    sys.stderr.write(said.getvalue())
+    return loaded

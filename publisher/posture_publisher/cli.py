@@ -12,9 +12,10 @@ from posture_common.service import EXIT_REFUSED, LastingError, set_up_logging, s
 from posture_common.settings import SettingsError
 
 from .camera import CameraError
+from .folder import list_pictures
 from .publisher import camera_of, run
-from .replay import list_pictures
 from .settings import PublisherSettings
+from .spool import check_owner
 from .uplink import open_connection
 
 if TYPE_CHECKING:
@@ -86,5 +87,6 @@ def _spool(settings: PublisherSettings) -> str:
     with tempfile.TemporaryFile(dir=directory) as file:
         file.write(b"posture")
         file.flush()
+    check_owner(directory, settings.pi_id)
     free = shutil.disk_usage(directory).free
     return f"{directory} is writable, {free // 2**20} MiB free of at most {settings.spool_max_bytes // 2**20} needed"

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from dataclasses import replace
 
 from posture_common.service import Stop
 
@@ -13,8 +14,10 @@ from .spool import Picture, SpoolFullError, is_full_disk
 
 log = logging.getLogger(__name__)
 
-IDLE_S = 1.0
-"""How often a camera that has nothing new is asked."""
+IDLE_S = 0.25
+"""How soon a camera that has nothing new is asked again."""
+IDLE_SHARE = 9.0
+"""How many times as long as asking took the pause is at least: a directory of 100,000 files takes a while."""
 NO_ROOM_S = 0.25
 """How often a picture that waits for room in the spool tries again."""
 CATCH_UP_S = 1.0
@@ -31,14 +34,18 @@ class Intake:
         camera: where the pictures come from.
         outbox: where they go.
         interval: seconds between two pictures.
+        rotate: degrees clockwise by which people must turn the pictures to see them upright.
         max_bytes: largest picture that is taken.
         stop: ends `run`.
     """
 
-    def __init__(self, camera: Camera, outbox: Outbox, *, interval: float, max_bytes: int, stop: Stop) -> None:
+    def __init__(
+        self, camera: Camera, outbox: Outbox, *, interval: float, rotate: int, max_bytes: int, stop: Stop
+    ) -> None:
         self._camera = camera
         self._outbox = outbox
         self._interval = interval
+        self._rotate = rotate
         self._max_bytes = max_bytes
         self._stop = stop
         self._opening = Backoff(log)
@@ -61,20 +68,26 @@ class Intake:
     def _take_from(self, camera: Camera) -> None:
         due = time.monotonic()
         while not self._stop.requested:
+            asked = time.monotonic()
             picture = camera.take()
+            took_s = time.monotonic() - asked
             if self._opening.worked():
                 log.info("there are pictures again")
             if picture is not None:
                 metrics.TAKEN.inc()
-                self._store(camera, picture)
+                self._store(camera, replace(picture, rotate=self._rotate))
             lag = 0.0 if camera.live else CATCH_UP_S
-            pause = self._interval if picture is not None else max(self._interval, IDLE_S)
+            pause = self._interval if picture is not None else max(IDLE_S, IDLE_SHARE * took_s)
             due = max(due + pause, time.monotonic() - lag)
             self._stop.wait(due - time.monotonic())
 
     def _store(self, camera: Camera, picture: Picture) -> None:
         if len(picture.data) > self._max_bytes:
-            log.error("a picture of %d bytes is not sent: the most is %d", len(picture.data), self._max_bytes)
+            log.error(
+                "a picture of %d bytes is not sent: the most is %d (POSTURE_MAX_IMAGE_BYTES, POSTURE_SPOOL_MAX_BYTES)",
+                len(picture.data),
+                self._max_bytes,
+            )
             metrics.DROPPED.labels(reason="refused").inc()
             return
         while not self._stop.requested:

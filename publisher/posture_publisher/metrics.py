@@ -9,6 +9,12 @@ DROPPED = Counter(
     "readable), damaged (the disk gave back other bytes).",
     ["reason"],
 )
+NOT_TAKEN = Counter(
+    "posture_publisher_not_taken",
+    "What lies in a replayed directory and is not taken, each once: name (that of no picture), directory, special (not "
+    "a file), empty.",
+    ["reason"],
+)
 PUBLISHED = Counter("posture_publisher_published", "Images that the broker has taken, repeated ones included.")
 REPEATED = Counter("posture_publisher_repeated", "Images published again because their row was not confirmed.")
 REFUSED = Counter("posture_publisher_refused", "Publish attempts that the broker refused; the image stays spooled.")
@@ -23,3 +29,5 @@ OLDEST_SECONDS = Gauge("posture_publisher_oldest_unconfirmed_age_seconds", "How 
 
 for _reason in ("spool_full", "disk", "refused", "damaged"):
     DROPPED.labels(reason=_reason)
+for _reason in ("name", "directory", "special", "empty"):
+    NOT_TAKEN.labels(reason=_reason)

@@ -30,8 +30,6 @@ from .uplink import Uplink
 
 log = logging.getLogger(__name__)
 
-MAX_IMAGE_BYTES = 20 * 2**20
-"""Largest image that is sent: what the analyzer takes."""
 STOP_TIMEOUT_S = 8.0
 """A thread that hangs in a camera's driver or a name server does not hold up the stop for longer."""
 
@@ -43,7 +41,7 @@ def run(settings: PublisherSettings, stop: Stop) -> None:
         LastingError: only a person can help.
         OSError: the spool cannot be opened for now.
     """
-    with Spool(settings.spool_dir, max_bytes=settings.spool_max_bytes) as spool:
+    with Spool(settings.spool_dir, max_bytes=settings.spool_max_bytes, pi_id=settings.pi_id) as spool:
         delivery = Delivery(
             window=settings.window,
             confirm_timeout=settings.confirm_timeout,
@@ -51,7 +49,12 @@ def run(settings: PublisherSettings, stop: Stop) -> None:
         )
         outbox = Outbox(spool, delivery)
         intake = Intake(
-            camera_of(settings), outbox, interval=settings.interval, max_bytes=largest_image(settings), stop=stop
+            camera_of(settings),
+            outbox,
+            interval=settings.interval,
+            rotate=settings.camera_rotate,
+            max_bytes=largest_image(settings),
+            stop=stop,
         )
         uplink = Uplink(outbox, Broker.of(settings), pi_id=settings.pi_id, encoding=settings.encoding, stop=stop)
         log.info(
@@ -93,7 +96,7 @@ def camera_of(settings: PublisherSettings) -> Camera:
 def largest_image(settings: PublisherSettings) -> int:
     """Return how many bytes an image may have: a larger one would never get into the spool, or out of it."""
     header_bytes = 1024
-    return max(0, min(MAX_IMAGE_BYTES, settings.spool_max_bytes - header_bytes))
+    return max(0, min(settings.max_image_bytes, settings.spool_max_bytes - header_bytes))
 
 
 def _run_threads(parts: dict[str, Callable[[], None]], stop: Stop) -> None:

@@ -1,140 +1,57 @@
 """A directory of pictures, replayed in the order of names and then watched for new ones.
 
-What was taken is noted in a file beside the spool, so that a restart goes on where it was. A picture is noted after it
-is spooled: a crash between the two takes it again, under the same image_id, which the spool or the table absorbs.
+A file is taken when it is complete. Its structure says whether the end of the picture is there; how long it must have
+stayed as it is depends on that (`PATIENCE_S`). So a copy that pauses half way is one image, not two.
 
-The note is a line about the round, then one line for each file taken in it:
-
-    {"directory": "/samples", "round": 2}
-    ["astronaut.png", 791555, 1732300000000000000]        name, size in bytes, time of last change in ns
+A picture is noted after it is spooled: a crash between the two takes it again, under the same image_id, which the spool
+or the table absorbs.
 """
 
 import hashlib
-import json
 import logging
 import os
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Self
 
+from . import exif, structure
 from .camera import CameraError
+from .folder import File, Reason, Untaken, list_pictures, printable
+from .notes import Notes
 from .spool import Picture
+from .structure import Ending
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
-SETTLED_S = 1.0
-"""A file that has not changed for so long is complete."""
+PATIENCE_S = {Ending.WHOLE: 0.5, Ending.MORE: 5.0, Ending.OPEN: 60.0}
+"""How long a file must have stayed as it is to be taken, by what its end says."""
 _NAMESPACE = uuid.UUID("3d1c1a3e-2f5b-5c0e-9a53-6f0f6a1c9b11")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class File:
-    """A file as it was seen: its name, size in bytes, and time of last change."""
+@dataclass(slots=True)
+class _Watched:
+    """A file that may still change: as it was seen, since when it is so, and how it ends where that was looked at."""
 
-    name: str
-    size: int
-    changed_ns: int
+    file: File
+    since: float
+    ending: Ending | None = None
 
-
-def list_pictures(directory: Path) -> tuple[list[File], list[str]]:
-    """Return the pictures of a directory, and the names of its other files; raises CameraError."""
-    files, others = [], []
-    try:
-        with os.scandir(directory) as found:
-            for item in found:
-                if item.name.startswith(".") or not item.is_file():
-                    continue
-                if Path(item.name).suffix.lower() not in SUFFIXES:
-                    others.append(item.name)
-                    continue
-                with suppress(FileNotFoundError):  # it was removed just now
-                    status = item.stat()
-                    files.append(File(item.name, status.st_size, status.st_mtime_ns))
-    except OSError as error:
-        raise CameraError(
-            f"cannot read the pictures in {directory}: {error.strerror}; make it a directory that user "
-            f"{os.geteuid()} may read, or correct POSTURE_CAMERA"
-        ) from None
-    return files, others
-
-
-class _Notes:
-    """Which files were taken in which round, on disk."""
-
-    def __init__(self, path: Path, directory: Path) -> None:
-        self._path = path
-        self._directory = str(directory)
-        self.round = 1
-        self.taken: set[File] = set()
-        self._read()
-        self._file = self._rewrite()
-
-    def close(self) -> None:
-        with suppress(OSError):  # what is not noted is taken again, under the same image_id
-            self._file.close()
-
-    def add(self, file: File) -> None:
-        self.taken.add(file)
-        self._file.write(_line(file))
-        with suppress(OSError):  # it stays buffered and is tried again with the next
-            self._file.flush()
-
-    def keep_only(self, files: set[File]) -> None:
-        self.taken &= files
-        self.close()
-        self._file = self._rewrite()
-
-    def next_round(self) -> None:
-        self.round += 1
-        self.taken.clear()
-        self.close()
-        self._file = self._rewrite()
-
-    def _read(self) -> None:
-        try:
-            first, *lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
-            about = json.loads(first)
-            if about["directory"] != self._directory:
-                return
-            self.round = int(about["round"])
-            for line in lines:
-                name, size, changed_ns = json.loads(line)
-                self.taken.add(File(name, size, changed_ns))
-        except FileNotFoundError:
-            return
-        except (ValueError, KeyError, TypeError):
-            # A power cut tore it: what is not noted is taken again under the same image_id.
-            log.warning("%s is damaged: pictures that it no longer names are sent once more", self._path)
-
-    def _rewrite(self) -> TextIO:
-        """Replace the file by what is known, in one step, and return it open for appending."""
-        part = self._path.with_suffix(".part")
-        with part.open("w", encoding="utf-8") as file:
-            file.write(json.dumps({"directory": self._directory, "round": self.round}) + "\n")
-            file.writelines(_line(file_taken) for file_taken in self.taken)
-            file.flush()
-            os.fsync(file.fileno())
-        part.rename(self._path)
-        return self._path.open("a", encoding="utf-8")
-
-
-def _line(file: File) -> str:
-    return json.dumps([file.name, file.size, file.changed_ns]) + "\n"
+    def is_still(self, file: File) -> bool:
+        return (self.file, self.file.touched_ns) == (file, file.touched_ns)
 
 
 class Replay:
     """Replays the pictures of a directory so many times, then takes each new or changed one; subdirectories are left.
 
-    A picture's image_id follows from Pi, round, file name and content. A file of more than `max_bytes` is refused:
-    `refused` is called, once.
+    A picture's image_id follows from Pi, round, file name and content. A file of more than `max_bytes`, or that cannot
+    be read, is refused: `refused` is called, once.
 
     Args:
         pi_id: the Pi that the pictures are published for.
@@ -157,14 +74,15 @@ class Replay:
         self._max_bytes = max_bytes
         self._refused = refused
         self._ahead: deque[File] = deque()
-        self._seen: dict[str, tuple[File, float]] = {}  # not yet settled: as seen, and when first so
-        self._skipped: set[File] = set()  # will not be taken as they are
-        self._told_others = self._told_done = False
+        self._watched: dict[str, _Watched] = {}
+        self._skipped: dict[File, int] = {}  # not taken as they are: with their touched_ns, for rights may change
+        self._untaken = Untaken(directory)
+        self._told_done = False
         self._taking: File | None = None
 
     def __enter__(self) -> Self:
         try:
-            self._notes = _Notes(self._notes_path, self._directory)
+            self._notes = Notes(self._notes_path, self._directory, self._pi_id)
         except OSError as error:
             raise CameraError(f"cannot write {self._notes_path}: {error.strerror}") from None
         return self
@@ -195,7 +113,12 @@ class Replay:
             self._notes.add(self._taking)
 
     def _look(self) -> None:
-        files = [file for file in self._list() if file not in self._skipped]
+        found, others = list_pictures(self._directory)
+        self._watched = {file.name: self._watched[file.name] for file in found if file.name in self._watched}
+        self._skipped = {file: self._skipped[file] for file in found if file in self._skipped}
+        empty = {file for file in found if not file.size and self._quiet_s(file) >= PATIENCE_S[Ending.OPEN]}
+        self._untaken.tell(others + [(file.name, Reason.EMPTY) for file in empty])
+        files = [file for file in found if file not in empty and self._skipped.get(file) != file.touched_ns]
         new = [file for file in files if file not in self._notes.taken]
         if files and not new and (self._rounds == 0 or self._notes.round < self._rounds):
             self._notes.next_round()
@@ -205,38 +128,50 @@ class Replay:
             log.info("every picture in %s is taken; waiting for new ones", self._directory)
         if files and len(self._notes.taken) > 2 * len(files) + 1000:
             self._notes.keep_only(set(files))
-        settled = {file for file in new if self._is_settled(file)}
-        self._seen = {file.name: self._seen[file.name] for file in new if file not in settled}
-        self._ahead.extend(sorted(settled, key=lambda file: file.name))
-
-    def _list(self) -> list[File]:
-        files, others = list_pictures(self._directory)
-        if others and not self._told_others:
-            self._told_others = True
-            log.warning(
-                "%d files in %s are no pictures by their names (%s) and are skipped, e.g. %s",
-                len(others),
-                self._directory,
-                " ".join(sorted(SUFFIXES)),
-                _printable(min(others)),
-            )
-        return files
+        self._ahead.extend(sorted(filter(self._is_settled, new), key=lambda file: file.name))
 
     def _is_settled(self, file: File) -> bool:
-        if file.size and 0 <= file.changed_ns / 1e9 < time.time() - SETTLED_S:
-            return True
-        # Just changed, or the clocks disagree: look how long it stays so.
-        now = time.monotonic()
-        seen, since = self._seen.setdefault(file.name, (file, now))
-        if seen != file:
-            self._seen[file.name] = (file, now)
+        """Return whether a file has been as it is for long enough to be read."""
+        if not file.size:
             return False
-        return file.size > 0 and now - since >= SETTLED_S
+        watched = self._watched.get(file.name)
+        ending = watched.ending if watched and watched.is_still(file) else None
+        if ending is None and 0 <= file.changed_ns / 1e9 < time.time() - PATIENCE_S[Ending.WHOLE]:
+            return True
+        # Just changed, not complete, or the clocks disagree: look how long it stays so.
+        return self._quiet_s(file) >= PATIENCE_S[ending or Ending.WHOLE]
+
+    def _quiet_s(self, file: File) -> float:
+        """Watch a file from now on, and return for how long it was seen as it is."""
+        now = time.monotonic()
+        watched = self._watched.get(file.name)
+        if watched is None or not watched.is_still(file):
+            watched = self._watched[file.name] = _Watched(file, now)
+        return now - watched.since
+
+    def _is_complete(self, file: File, ending: Ending) -> bool:
+        if ending is Ending.WHOLE:
+            self._watched.pop(file.name, None)
+            return True
+        quiet_s = self._quiet_s(file)
+        self._watched[file.name].ending = ending  # it is read again when it has changed, or when its time has come
+        if quiet_s < PATIENCE_S[ending]:
+            return False
+        if ending is Ending.OPEN:
+            log.warning(
+                "%s is sent as it is, unchanged for %.0f s: %s", self._path(file), PATIENCE_S[ending], ending.value
+            )
+        return True
 
     def _read(self, file: File) -> Picture | None:
         path = self._directory / file.name
         if file.size > self._max_bytes:
-            self._skip(file, f"{file.size} bytes is more than {self._max_bytes}, the most that is sent")
+            if self._is_complete(file, Ending.MORE):  # else it would be told again and again while it grows
+                self._skip(
+                    file,
+                    f"{file.size} bytes is more than {self._max_bytes}, the most that is sent "
+                    "(POSTURE_MAX_IMAGE_BYTES, POSTURE_SPOOL_MAX_BYTES)",
+                )
             return None
         try:
             data = path.read_bytes()
@@ -248,20 +183,28 @@ class Replay:
             return None
         if (status.st_size, status.st_mtime_ns, len(data)) != (file.size, file.changed_ns, file.size):
             return None  # it is being written: the next look sees it as it is then
+        found = structure.look(data)
+        if not self._is_complete(file, found.ending):
+            return None
         content = hashlib.sha256(os.fsencode(file.name) + b"\0" + data).hexdigest()
         return Picture(
             image_id=str(uuid.uuid5(_NAMESPACE, f"{self._pi_id}/{self._notes.round}/{content}")),
-            captured_at=datetime.now(UTC),
-            filename=_printable(file.name),
+            captured_at=exif.taken_at(found.exif) or _changed_at(file),
+            filename=printable(file.name),
             data=data,
         )
 
     def _skip(self, file: File, reason: str) -> None:
-        log.error("%s is not sent: %s", _printable(str(self._directory / file.name)), reason)
-        self._skipped.add(file)
+        log.error("%s is not sent: %s", self._path(file), reason)
+        self._skipped[file] = file.touched_ns
         self._refused()
 
+    def _path(self, file: File) -> str:
+        return printable(str(self._directory / file.name))
 
-def _printable(name: str) -> str:
-    """Return the name as MQTT allows text: a broker disconnects whoever sends control characters or half surrogates."""
-    return "".join(character if character.isprintable() else "?" for character in name)
+
+def _changed_at(file: File) -> datetime:
+    try:
+        return _EPOCH + timedelta(microseconds=file.changed_ns // 1000)
+    except OverflowError:  # a file system may say anything
+        return datetime.now(UTC)

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from posture_common.settings import PiId, Port, Settings
+from posture_common.settings import MAX_IMAGE_BYTES, ImageBytes, PiId, Port, Settings
 from pydantic import AfterValidator, Field
 
 _CAMERA = re.compile(r"picamera2|v4l2:/.+|directory:/.+")
@@ -16,6 +16,13 @@ def _camera(value: str) -> str:
     return value
 
 
+def _rotation(value: int) -> int:
+    if value not in {0, 90, 180, 270}:
+        raise ValueError("expected 0, 90, 180 or 270: degrees clockwise by which to turn the pictures upright")
+    return value
+
+
+Rotation = Annotated[int, AfterValidator(_rotation)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -25,10 +32,12 @@ class PublisherSettings(Settings):
     http_port: Port = 9320
     pi_id: PiId
     camera: Annotated[str, AfterValidator(_camera)]
+    camera_rotate: Rotation = 0
     interval: Seconds = 1.0
     encoding: Literal["base64", "raw"] = "base64"
     spool_dir: Path = Path("/var/lib/posture/spool")
     spool_max_bytes: Annotated[int, Field(ge=1)] = 1024**3
+    max_image_bytes: ImageBytes = MAX_IMAGE_BYTES
     window: Annotated[int, Field(ge=1)] = 100
     replay_rounds: Annotated[int, Field(ge=0)] = 1
     confirm_timeout: Seconds = 600.0

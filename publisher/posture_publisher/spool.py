@@ -3,6 +3,7 @@
     <directory>/000000000042-<image_id>.image    a line of JSON about the image, then its bytes
     <directory>/000000000043-<image_id>.part     being written; swept at the next start
     <directory>/sequence                         the last number given; only a hint, the files themselves count too
+    <directory>/pi_id                            whose images they are: a topic and a row name them after who sends them
     <directory>/lock                             held while a publisher uses the directory
 
 Other files are left alone. An image is written, flushed to the disk, renamed, and the directory flushed, before `put`
@@ -26,6 +27,7 @@ from typing import Self
 
 from posture_common.service import LastingError
 
+_OWNER = "pi_id"
 _NAME = re.compile(r"(\d{12})-([0-9a-f-]{36})\.image")
 
 
@@ -37,6 +39,10 @@ class Picture:
     captured_at: datetime
     filename: str
     data: bytes
+    rotate: int = 0
+    """By how many degrees clockwise people must turn it to see it upright: 0, 90, 180 or 270."""
+    clock: str | None = None
+    """`unsynchronised` where the clock that gave `captured_at` could not be believed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,15 +75,17 @@ class Spool:
     Args:
         directory: made if it is missing.
         max_bytes: bound of the sum of all image files.
+        pi_id: whose images they are; a directory that names nobody, or holds no image, becomes this Pi's.
 
     Raises:
-        LastingError: the directory cannot be used, or another publisher uses it.
+        LastingError: the directory cannot be used, another publisher uses it, or it holds another Pi's images.
         OSError: the disk is full.
     """
 
-    def __init__(self, directory: Path, *, max_bytes: int) -> None:
+    def __init__(self, directory: Path, *, max_bytes: int, pi_id: str) -> None:
         self._directory = directory
         self._max_bytes = max_bytes
+        self._pi_id = pi_id
         self._entries: dict[str, Entry] = {}  # oldest first
         self._bytes = 0
         self._last_seq = 0
@@ -91,6 +99,7 @@ class Spool:
             self._hold_lock()
             self._sequence_fd = self._open("sequence", os.O_RDWR | os.O_CREAT)
             self._list()
+            self._claim()
         except OSError as error:
             self._resources.close()
             if is_full_disk(error):
@@ -138,6 +147,8 @@ class Spool:
             "image_id": picture.image_id,
             "captured_at": picture.captured_at.isoformat(),
             "filename": picture.filename,
+            "rotate": picture.rotate,
+            "clock": picture.clock,
             "size": len(picture.data),
             "crc32": zlib.crc32(picture.data),
         }
@@ -193,6 +204,8 @@ class Spool:
                 captured_at=datetime.fromisoformat(header["captured_at"]),
                 filename=header["filename"],
                 data=data,
+                rotate=int(header.get("rotate", 0)),
+                clock=header.get("clock"),
             )
         except (ValueError, KeyError, TypeError):
             raise DamagedError(f"{self._directory / entry.name}: its first line is not what was written") from None
@@ -231,6 +244,20 @@ class Spool:
                 "stop it or set POSTURE_SPOOL_DIR"
             ) from None
 
+    def _claim(self) -> None:
+        owner = check_owner(self._directory, self._pi_id)
+        if owner == self._pi_id:
+            return
+        path = self._directory / _OWNER
+        part = path.with_suffix(".part")
+        try:
+            _write_durably(part, f"{self._pi_id}\n".encode())
+            part.rename(path)
+            os.fsync(self._directory_fd)
+        except OSError as error:
+            if owner or not is_full_disk(error):
+                raise  # else the images that fill the disk go out, and the next start makes it this Pi's
+
     def _list(self) -> None:
         found = []
         with os.scandir(self._directory) as files:
@@ -259,6 +286,26 @@ def _write_durably(path: Path, *parts: bytes) -> None:
         file.writelines(parts)
         file.flush()
         os.fsync(file.fileno())
+
+
+def check_owner(directory: Path, pi_id: str) -> str:
+    """Return whose spool the directory is, "" where it does not say.
+
+    Raises:
+        LastingError: it holds images of another Pi.
+        OSError: it cannot be read.
+    """
+    try:
+        owner = (directory / _OWNER).read_text(encoding="utf-8", errors="replace").strip()
+    except FileNotFoundError:
+        return ""
+    images = sum(_NAME.fullmatch(file.name) is not None for file in directory.iterdir()) if owner != pi_id else 0
+    if owner and images:
+        raise LastingError(
+            f"the spool directory {directory} holds {images} image(s) of {owner}, and this is {pi_id}: run with "
+            f"POSTURE_PI_ID={owner} until they are confirmed, or move the directory away, or set POSTURE_SPOOL_DIR"
+        )
+    return owner
 
 
 def is_full_disk(error: OSError) -> bool:

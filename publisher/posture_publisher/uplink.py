@@ -25,6 +25,7 @@ SESSION_S = 600
 _NOT_AUTHORIZED = 0x87
 _PACKET_TOO_LARGE = 0x95
 _PROPERTIES_BYTES = 1024  # topic and properties of an image take less
+_RESULT_BYTES = 64 * 1024  # a result takes less than a hundredth
 
 
 class Uplink:
@@ -104,12 +105,13 @@ class Uplink:
             raise self._failure
 
     def _hear(self, result: Message) -> None:
-        try:
-            image_id = json.loads(result.payload)["image_id"]
-        except (ValueError, KeyError, TypeError):
-            log.warning("a result on %s has no image_id and is ignored", result.topic)
+        image_id = _image_id(result.payload)
+        if image_id is None:
+            log.warning(
+                "a result of %d bytes on %s does not name an image and is ignored", len(result.payload), result.topic
+            )
         else:
-            self._outbox.confirmed(str(image_id))
+            self._outbox.confirmed(image_id)
         result.acknowledge()
 
     def _send_all(self, connection: Connection) -> None:
@@ -147,6 +149,10 @@ class Uplink:
             "seq": str(entry.seq),
             "filename": picture.filename,
         }
+        if picture.rotate:
+            properties["rotate"] = str(picture.rotate)
+        if picture.clock:
+            properties["clock"] = picture.clock
         answer = connection.publish(f"images/{self._pi_id}", payload, properties=properties)
         answer.add_done_callback(lambda answer: self._answered(send, answer))
 
@@ -191,6 +197,16 @@ class Uplink:
             self._broker,
         )
         self._outbox.discard(entry.image_id, reason="refused")
+
+
+def _image_id(payload: bytes) -> str | None:
+    if len(payload) > _RESULT_BYTES:
+        return None
+    try:
+        image_id = json.loads(payload)["image_id"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return image_id if isinstance(image_id, str) else None
 
 
 def open_connection(broker: Broker, pi_id: str, *, session_s: int = SESSION_S) -> Connection:

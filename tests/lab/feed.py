@@ -91,7 +91,7 @@ class Feed:
         wait_until(
             lambda: (
                 self.sent.keys() <= {(row.pi, row.filename) for row in self.rows()}
-                and not any(list(spool.glob("*.image")) for spool in spools)
+                and not any(list(spool.rglob("*.image")) for spool in spools)
             ),
             timeout=timeout,
             describe=lambda: f"each image has its row; without one: {self._lost()}",

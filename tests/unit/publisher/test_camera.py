@@ -1,3 +1,4 @@
+import importlib
 import sys
 import uuid
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 from posture_common.service import LastingError
 from posture_publisher import camera as camera_module
 from posture_publisher.camera import CameraError, PiCamera, V4l2Camera
+from posture_publisher.clock import Clock
 
 
 class Capture:
@@ -168,7 +170,7 @@ def test_a_pis_camera_says_why_it_does_not_open(on_a_pi: Callable[[str], None], 
     ("module", "camera", "remedy"),
     [
         ("picamera2", PiCamera("pi1"), "apt install python3-picamera2"),
-        ("cv2", V4l2Camera("pi1", Path("/dev/video0")), "pip install opencv-python-headless"),
+        ("cv2", V4l2Camera("pi1", Path("/dev/video0")), "requirements/publisher-v4l2.txt"),
     ],
 )
 def test_a_missing_module_is_named_with_its_remedy(
@@ -177,3 +179,38 @@ def test_a_missing_module_is_named_with_its_remedy(
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(LastingError, match=rf"{module}.*{remedy}"):
         camera.__enter__()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("numpy.dtype size changed, may indicate binary incompatibility.\nExpected 96, got 88"),
+        RuntimeError("libcamera has no camera manager"),
+        OSError("libcamera.so.0.5: cannot open shared object file"),
+        AttributeError("partially initialized module"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_module_that_fails_while_it_is_imported_is_named_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    def fail(_name: str) -> None:
+        sys.stderr.write("A module that was compiled using NumPy 1.x cannot be run in NumPy 2\n" * 20)
+        raise error
+
+    monkeypatch.setattr(importlib, "import_module", fail)
+    with pytest.raises(LastingError) as raised:
+        PiCamera("pi1").__enter__()
+    line = str(raised.value)
+    assert line.startswith(f"Python module picamera2 cannot be imported ({type(error).__name__}: {str(error)[:20]}")
+    assert "requirements/publisher.txt" in line
+    assert "\n" not in line
+    assert capfd.readouterr().err == ""
+
+
+def test_a_picture_says_when_its_time_cannot_be_believed(device: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    doubts = iter([None, "nothing has set it", None])
+    monkeypatch.setattr(Clock, "_look", lambda _clock, _now: next(doubts))
+    with V4l2Camera("pi1", device) as camera:
+        pictures = [camera.take() for _ in range(3)]
+    assert [picture and picture.clock for picture in pictures] == [None, "unsynchronised", None]

@@ -1,10 +1,12 @@
 import socket
 import subprocess
 import sys
+import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from posture_publisher.spool import Spool
+from posture_publisher.spool import Picture, Spool
 
 
 def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -49,7 +51,7 @@ def test_a_port_in_use_stops_it_with_one_line(needed: dict[str, str]) -> None:
 
 
 def test_a_spool_in_use_stops_it_with_one_line(needed: dict[str, str]) -> None:
-    with Spool(Path(needed["SPOOL_DIR"]), max_bytes=1):
+    with Spool(Path(needed["SPOOL_DIR"]), max_bytes=1, pi_id="pi1"):
         ran = run(**needed)
     assert ran.returncode == 78
     assert ran.stderr.startswith("posture-publisher: another posture-publisher uses the spool directory")
@@ -75,3 +77,13 @@ def test_check_says_for_each_what_is_wrong_and_changes_nothing(needed: dict[str,
     assert [line.split()[1] for line in ran.stdout.splitlines()] == ["wrong", "wrong", "wrong"]
     assert "/dev/nothing" in ran.stdout
     assert f"{tmp_path}/nowhere" in ran.stdout
+
+
+@pytest.mark.parametrize("command", [(), ("check",)])
+def test_a_spool_of_another_pi_stops_it_with_one_line(needed: dict[str, str], command: tuple[str, ...]) -> None:
+    with Spool(Path(needed["SPOOL_DIR"]), max_bytes=10**6, pi_id="pi7") as spool:
+        spool.put(Picture(image_id=str(uuid.uuid4()), captured_at=datetime.now(UTC), filename="a.jpg", data=b"x"))
+    ran = run(*command, **needed)
+    assert "holds 1 image(s) of pi7, and this is pi1: run with POSTURE_PI_ID=pi7" in ran.stdout + ran.stderr
+    assert ran.returncode == (1 if command else 78)
+    assert "Traceback" not in ran.stderr

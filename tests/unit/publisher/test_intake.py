@@ -1,5 +1,6 @@
 import errno
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -64,7 +65,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Iterator[Spool]:
-    with Spool(tmp_path, max_bytes=3 * (SIZE + 300)) as spool:
+    with Spool(tmp_path, max_bytes=3 * (SIZE + 300), pi_id="pi1") as spool:
         yield spool
 
 
@@ -74,7 +75,7 @@ class Bench:
         self.stop = Stop()
         self.camera = ScriptedCamera(self.stop, script, live=live)
         self.outbox = Outbox(spool, Delivery(window=100, confirm_timeout=600, reconnect_timeout=30))
-        self.intake = Intake(self.camera, self.outbox, interval=0.001, max_bytes=10 * SIZE, stop=self.stop)
+        self.intake = Intake(self.camera, self.outbox, interval=0.001, rotate=90, max_bytes=10 * SIZE, stop=self.stop)
 
     def names(self) -> list[str]:
         return [self.spool.read(entry).filename for entry in self.spool.entries()]
@@ -90,6 +91,7 @@ def test_a_live_camera_gives_up_the_oldest_and_counts_it(spool: Spool) -> None:
     bench = Bench(spool, ["1", "2", "3", "4", "5"], live=True)
     bench.intake.run()
     assert bench.names() == ["3", "4", "5"]
+    assert {spool.read(entry).rotate for entry in spool.entries()} == {90}
     assert dropped("spool_full") - before == 2
     bench.outbox.connect()
     first = bench.outbox.next()
@@ -170,3 +172,21 @@ def test_a_picture_that_nobody_would_take_is_refused(spool: Spool) -> None:
 def test_what_only_a_person_can_put_right_ends_it(spool: Spool) -> None:
     with pytest.raises(LastingError):
         Bench(spool, ["missing"], live=True).intake.run()
+
+
+def test_a_directory_that_takes_long_to_look_at_is_looked_at_less_often(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses = []
+    monkeypatch.setattr(intake_module, "IDLE_SHARE", 1000.0)
+    bench = Bench(spool, ["none", "none"], live=False)
+    take = bench.camera.take
+
+    def take_slowly() -> Picture | None:
+        time.sleep(0.01)
+        return take()
+
+    monkeypatch.setattr(bench.camera, "take", take_slowly)
+    monkeypatch.setattr(bench.stop, "wait", lambda seconds: pauses.append(seconds))
+    bench.intake.run()
+    assert min(pauses) > 5

@@ -1,10 +1,12 @@
 import errno
+import json
 import os
 import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,8 +24,8 @@ def picture(data: bytes = b"bytes of a picture", *, filename: str = "camera.jpg"
 
 
 @contextmanager
-def spool_in(directory: Path, *, max_bytes: int = 10**6) -> Iterator[Spool]:
-    with Spool(directory, max_bytes=max_bytes) as spool:
+def spool_in(directory: Path, *, max_bytes: int = 10**6, pi_id: str = "pi1") -> Iterator[Spool]:
+    with Spool(directory, max_bytes=max_bytes, pi_id=pi_id) as spool:
         yield spool
 
 
@@ -34,7 +36,7 @@ def images_in(directory: Path) -> list[str]:
 @given(data=st.binary(max_size=3000), filename=st.text(st.characters(exclude_categories=["Cs"]), max_size=50))
 def test_a_picture_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFactory, data: bytes, filename: str) -> None:
     directory = tmp_path_factory.mktemp("spool")
-    taken = picture(data, filename=filename)
+    taken = replace(picture(data, filename=filename), rotate=270, clock="unsynchronised")
     with spool_in(directory) as spool:
         entry = spool.put(taken)
         assert spool.read(entry) == taken
@@ -156,7 +158,7 @@ def test_an_error_of_the_disk_at_any_step_leaves_nothing_behind(
             stop_at(patch, step, OSError(errno.ENOSPC, "No space left on device"))
             with pytest.raises(OSError, match="No space"):
                 spool.put(taken)
-        assert sorted(path.name for path in tmp_path.iterdir()) == [before.name, "lock", "sequence"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == [before.name, "lock", "pi_id", "sequence"]
         assert (len(spool), spool.bytes) == (1, before.size)
         assert spool.read(spool.put(taken)) == taken
 
@@ -178,6 +180,7 @@ def test_the_image_is_on_disk_before_it_has_its_name_and_its_name_before_put_ret
     monkeypatch.setattr(os, "fsync", noting_fsync)
     monkeypatch.setattr(Path, "rename", noting_rename)
     with spool_in(tmp_path) as spool:
+        steps.clear()
         spool.put(picture(b"x" * 100_000))
     assert steps == ["flush .part", "rename .part to .image, True", "flush "]
 
@@ -252,6 +255,60 @@ def test_two_publishers_do_not_share_a_spool(tmp_path: Path) -> None:
         pass  # the first has let go of it
 
 
+def test_images_of_another_pi_are_not_sent_as_ones_own(tmp_path: Path) -> None:
+    with spool_in(tmp_path) as spool:
+        entry = spool.put(picture())
+    for _ in range(2):
+        with (
+            pytest.raises(LastingError, match=r"1 image\(s\) of pi1, .* is pi2: .*PI_ID=pi1 .*SPOOL_DIR"),
+            spool_in(tmp_path, pi_id="pi2"),
+        ):
+            pass
+    with spool_in(tmp_path) as spool:
+        spool.remove(entry.image_id)
+    with spool_in(tmp_path, pi_id="pi2") as spool:  # an empty one may change hands
+        assert spool.put(picture()).seq > entry.seq
+    with pytest.raises(LastingError, match="of pi2, and this is pi1"), spool_in(tmp_path):
+        pass
+
+
+def test_a_spool_from_before_it_named_its_pi_becomes_ones_own(tmp_path: Path) -> None:
+    with spool_in(tmp_path) as spool:
+        entry = spool.put(picture())
+    (tmp_path / "pi_id").unlink()
+    with spool_in(tmp_path, pi_id="pi2") as spool:
+        assert spool.entries() == [entry]
+    with pytest.raises(LastingError, match="of pi2, and"), spool_in(tmp_path):
+        pass
+
+
+def test_a_full_disk_does_not_keep_an_older_spool_from_being_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with spool_in(tmp_path) as spool:
+        entry = spool.put(picture())
+    (tmp_path / "pi_id").unlink()
+
+    def full(_fd: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with spool_in(tmp_path) as spool:
+        assert spool.entries() == [entry]
+
+
+def test_an_image_of_an_earlier_version_is_not_turned_and_its_time_is_not_doubted(tmp_path: Path) -> None:
+    with spool_in(tmp_path) as spool:
+        entry = spool.put(picture())
+    path = tmp_path / entry.name
+    header, data = path.read_bytes().split(b"\n", 1)
+    old = {name: value for name, value in json.loads(header).items() if name not in {"rotate", "clock"}}
+    path.write_bytes(json.dumps(old).encode() + b"\n" + data)
+    with spool_in(tmp_path) as spool:
+        found = spool.read(spool.entries()[0])
+    assert (found.rotate, found.clock) == (0, None)
+
+
 def test_a_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
@@ -272,7 +329,7 @@ import sys, uuid
 from datetime import UTC, datetime
 from pathlib import Path
 from posture_publisher.spool import Picture, Spool
-with Spool(Path(sys.argv[1]), max_bytes=10**9) as spool:
+with Spool(Path(sys.argv[1]), max_bytes=10**9, pi_id="pi1") as spool:
     while True:
         name = str(uuid.uuid4())
         data = name.encode() * 3000

@@ -21,6 +21,7 @@ from posture_publisher.uplink import Uplink
 
 from tests.support.waiting import wait_until
 
+NONSENSE = [b"", b"[]", b"{}", b"\xff", b'{"image_id": "unknown"}', b'{"image_id": 1}', b"[" * 60_000]
 BROKER = Broker(host="broker", port=1883)
 
 
@@ -80,9 +81,14 @@ class Bench:
         monkeypatch.setattr("posture_publisher.backoff.FIRST_S", 0.01)
         monkeypatch.setattr("posture_publisher.delivery.PAUSE_FIRST_S", 0.01)
 
-    def put(self, data: bytes = b"a picture") -> Picture:
+    def put(self, data: bytes = b"a picture", *, rotate: int = 0, clock: str | None = None) -> Picture:
         picture = Picture(
-            image_id=str(uuid.uuid4()), captured_at=datetime(2026, 1, 2, tzinfo=UTC), filename="a.jpg", data=data
+            image_id=str(uuid.uuid4()),
+            captured_at=datetime(2026, 1, 2, tzinfo=UTC),
+            filename="a.jpg",
+            data=data,
+            rotate=rotate,
+            clock=clock,
         )
         self.outbox.put(picture)
         return picture
@@ -109,7 +115,7 @@ class Bench:
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Iterator[Spool]:
-    with Spool(tmp_path, max_bytes=10**6) as spool:
+    with Spool(tmp_path, max_bytes=10**6, pi_id="pi1") as spool:
         yield spool
 
 
@@ -135,12 +141,25 @@ def test_an_image_goes_out_with_its_properties_and_stays_until_its_row_is_confir
         }
         answer.set_result(True)
         assert len(spool) == 1
-        for nonsense in (b"", b"[]", b"{}", b"\xff", b'{"image_id": "unknown"}'):
+        for nonsense in NONSENSE:
             connection.result(nonsense)
+        padding = " " * uplink_module._RESULT_BYTES
+        connection.result(json.dumps({"image_id": picture.image_id, "padding": padding}).encode())
+        wait_until(lambda: connection.acknowledged == len(NONSENSE) + 1, timeout=10, describe="all are heard")
+        assert len(spool) == 1
         connection.result(json.dumps({"image_id": picture.image_id}).encode())
     assert len(spool) == 0
-    assert connection.acknowledged == 6
+    assert connection.acknowledged == len(NONSENSE) + 2
     assert bench.error is None
+
+
+def test_what_the_analyzer_must_know_of_a_picture_goes_with_it(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(spool, monkeypatch)
+    bench.put(rotate=180, clock="unsynchronised")
+    connection = ScriptedConnection()
+    with bench.running(connection):
+        _, _, properties, _ = connection.published.get(timeout=10)
+    assert (properties["rotate"], properties["clock"]) == ("180", "unsynchronised")
 
 
 @pytest.mark.parametrize(
