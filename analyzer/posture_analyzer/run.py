@@ -17,6 +17,8 @@ from .trial import Trial
 log = logging.getLogger(__name__)
 
 SESSION_EXPIRY_S = 30 * 24 * 3600
+MESSAGES_PER_WORKER = 2
+"""How many messages are here for each worker: the one in work, and the next."""
 FIRST_WITH_FLOW_CONTROL = (2, 0, 13)
 """Older mosquittos forget the receive maximum as soon as acknowledgements flow, unless it is 1."""
 
@@ -69,7 +71,9 @@ class Analyzer:
         stream = self._settings.stream
         # Several analyzers of a stream may ask at once.
         version = broker_version(self._broker, client_id=f"posture-version-{stream}-{secrets.token_hex(4)}")
-        old = version is not None and version < FIRST_WITH_FLOW_CONTROL
+        old = version is not None and version < MESSAGES_PER_WORKER = 2
+"""How many messages are here for each worker: the one in work, and the next."""
+FIRST_WITH_FLOW_CONTROL
         if old:
             log.warning("mosquitto older than 2.0.13 cannot limit what it sends: one image at a time")
         return Connection(
@@ -77,7 +81,7 @@ class Analyzer:
             client_id=f"posture-stream-{stream}",
             topics=[self._settings.topic],
             session_expiry_s=SESSION_EXPIRY_S,
-            receive_maximum=1 if old else 2 * self._settings.workers,
+            receive_maximum=1 if old else MESSAGES_PER_WORKER * self._settings.workers,
         )
 
     def _serve(self, connection: Connection) -> None:

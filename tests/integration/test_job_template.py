@@ -6,12 +6,18 @@ from typing import Any
 
 import pytest
 import yaml
+from posture_analyzer.run import MESSAGES_PER_WORKER
+from posture_analyzer.sandbox import memory_limit
+from posture_analyzer.settings import AnalysisSettings
+from posture_common.mqtt import QOS_0_BYTES_MAX
+from posture_common.settings import MAX_IMAGE_BYTES
 
 from posture_edge.job import render
 from tests.support.plays import refusals, refused, role, run_play
 
 Object = dict[str, Any]
 SECRET = "Geheim"
+MB = 2**20
 GROUPS = ("broker", "database", "home", "metrics", "offloader")
 IMAGES = {"analyzer": f"registry.example:5000/posture@sha256:{64 * 'a'}", "offloader": "x"}
 SECRETS = {
@@ -121,3 +127,39 @@ def test_a_template_that_is_none_is_refused(tmp_path: Path, text: str, said: str
     message = refused(tmp_path)["it"] or ""
     assert message.startswith(f"analyzer_job_template {template} ")
     assert said in message
+
+
+def memory_of(job: Object) -> int:
+    text: str = pod(job)["containers"][0]["resources"]["limits"]["memory"]
+    assert text.endswith("Mi")
+    return int(text.removesuffix("Mi")) * MB
+
+
+def needed(*, workers: int, pixels: int, image_bytes: int) -> float:
+    """Return what docs/analyzer.md says an analyzer takes at most."""
+    sandbox = memory_limit(pixels) + 35 * MB
+    waiting = MESSAGES_PER_WORKER * image_bytes * 4 / 3
+    coming_in = image_bytes * (4 / 3 + 4 / 3 + 1)
+    return 140 * MB + workers * (110 * MB + sandbox + waiting) + coming_in + QOS_0_BYTES_MAX
+
+
+def test_the_memory_limit_is_what_the_largest_images_take(tmp_path: Path) -> None:
+    at_least = needed(workers=2, pixels=AnalysisSettings().max_pixels, image_bytes=MAX_IMAGE_BYTES)
+    assert at_least <= memory_of(rendered(tmp_path / "default")) <= at_least + 64 * MB
+    variables = {"posture_workers": 4, "analyzer_image_pixels_max": 64_000_000, "posture_image_bytes_max": 40 * MB}
+    at_least = needed(workers=4, pixels=64_000_000, image_bytes=40 * MB)
+    assert at_least <= memory_of(rendered(tmp_path / "more", **variables)) <= at_least + 64 * MB
+
+
+def test_a_memory_limit_that_the_largest_images_exceed_is_refused(tmp_path: Path) -> None:
+    tries = {
+        limit: role(
+            "analyzer", VARIABLES | {"analyzer_job_resources": {"limits": {"memory": limit}}}, tasks_from="template"
+        )
+        for limit in ("512Mi", "1Gi", "1200Mi", "2Gi", "1500M")
+    }
+    run_play(tmp_path, refusals(tmp_path, tries), groups=GROUPS, arguments=["-e", "posture_address=10.0.0.1"])
+    said = refused(tmp_path)
+    assert "memory limit 512Mi is too low: 2 workers" in (said["512Mi"] or "")
+    assert "take up to 1090Mi" in (said["1Gi"] or "")
+    assert [said[limit] for limit in ("1200Mi", "2Gi", "1500M")] == [None] * 3
