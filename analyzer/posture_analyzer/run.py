@@ -71,9 +71,7 @@ class Analyzer:
         stream = self._settings.stream
         # Several analyzers of a stream may ask at once.
         version = broker_version(self._broker, client_id=f"posture-version-{stream}-{secrets.token_hex(4)}")
-        old = version is not None and version < MESSAGES_PER_WORKER = 2
-"""How many messages are here for each worker: the one in work, and the next."""
-FIRST_WITH_FLOW_CONTROL
+        old = version is not None and version < FIRST_WITH_FLOW_CONTROL
         if old:
             log.warning("mosquitto older than 2.0.13 cannot limit what it sends: one image at a time")
         return Connection(
