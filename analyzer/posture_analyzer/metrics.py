@@ -1,10 +1,16 @@
 """What /metrics shows; docs/analyzer.md explains each."""
 
+from posture_common.mqtt import Mishap
 from prometheus_client import Counter, Gauge, Histogram
 
 IMAGES = Counter("posture_images_total", "Images whose row was committed, by status.", ["pi_id", "status"])
 REPEATED = Counter("posture_images_repeated_total", "Images that came again after their row was committed.", ["pi_id"])
 IGNORED = Counter("posture_messages_ignored_total", "Messages on a topic that is not images/<pi_id>.")
+MISHAPS = Counter(
+    "posture_messages_mishaps_total",
+    "Messages dropped (QoS 0), unreadable, or taken without their properties.",
+    ["pi_id", "mishap"],
+)
 IN_WORK = Gauge("posture_images_in_work", "Images taken from the broker and not yet committed.")
 HANDOVERS = Counter(
     "posture_handovers_total",
@@ -22,3 +28,8 @@ INFERENCE = Histogram(
     "Pose estimation of one image, all passes.",
     buckets=(0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2),
 )
+
+
+def count_mishap(topic: str, mishap: Mishap) -> None:
+    """Count a message on images/<pi_id> that did not come as it was sent."""
+    MISHAPS.labels(topic.removeprefix("images/")[:64], mishap).inc()
