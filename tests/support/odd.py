@@ -16,13 +16,13 @@ class Block(Properties):
     """Properties of a PUBLISH as bytes."""
 
     def __init__(self, block: bytes) -> None:
-        super().__init__(PacketTypes.PUBLISH)
+        super().__init__(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # it has no types
         object.__setattr__(self, "block", block)
 
     def pack(self) -> bytes:
         """Return the bytes after their length."""
         block: bytes = self.__dict__["block"]
-        return VariableByteIntegers.encode(len(block)) + block
+        return bytes(VariableByteIntegers.encode(len(block))) + block
 
 
 def pairs(count: int, size: int) -> Block:

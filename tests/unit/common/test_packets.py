@@ -22,7 +22,7 @@ def packed(*pairs: tuple[str, str], **others: object) -> bytes:
         properties.UserProperty = list(pairs)
     for name, value in others.items():
         setattr(properties, name, value)
-    return properties.pack()
+    return bytes(properties.pack())
 
 
 def publish(block: bytes = b"\0", *, topic: bytes = b"images/pi1", qos: int = 1, payload: bytes = b"x") -> bytes:
