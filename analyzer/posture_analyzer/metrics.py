@@ -1,7 +1,11 @@
 """What /metrics shows; docs/analyzer.md explains each."""
 
+import re
+
 from posture_common.mqtt import Mishap
 from prometheus_client import Counter, Gauge, Histogram
+
+_TOPIC = re.compile(r"images/([A-Za-z0-9_-]{1,64})")
 
 IMAGES = Counter("posture_images_total", "Images whose row was committed, by status.", ["pi_id", "status"])
 REPEATED = Counter("posture_images_repeated_total", "Images that came again after their row was committed.", ["pi_id"])
@@ -31,5 +35,6 @@ INFERENCE = Histogram(
 
 
 def count_mishap(topic: str, mishap: Mishap) -> None:
-    """Count a message on images/<pi_id> that did not come as it was sent."""
-    MISHAPS.labels(topic.removeprefix("images/")[:64], mishap).inc()
+    """Count a message that did not come as it was sent; on another topic than images/<pi_id>, for no Pi."""
+    found = _TOPIC.fullmatch(topic)
+    MISHAPS.labels(found[1] if found else "", mishap).inc()

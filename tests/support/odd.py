@@ -3,7 +3,7 @@
 from types import TracebackType
 from typing import Self
 
-from paho.mqtt.client import Client
+from paho.mqtt.client import Client, MQTTMessageInfo
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties, VariableByteIntegers
@@ -39,6 +39,7 @@ class Stranger:
         client.max_inflight_messages_set(1000)
         client.reconnect_delay_set(1, 1)
         self._port = broker.port
+        self._thrown: list[MQTTMessageInfo] = []
 
     def __enter__(self) -> Self:
         self._client.connect("127.0.0.1", self._port)
@@ -51,6 +52,16 @@ class Stranger:
     ) -> None:
         self._client.disconnect()
         self._client.loop_stop()
+
+    def throw(self, topic: str, payload: bytes, *, properties: Properties, qos: int, retain: bool) -> None:
+        """Publish and return at once."""
+        self._thrown.append(self._client.publish(topic, payload, qos=qos, retain=retain, properties=properties))
+
+    def wait(self) -> None:
+        """Wait until everything thrown is with the broker."""
+        for info in self._thrown:
+            info.wait_for_publish(60)
+        self._thrown.clear()
 
     def send(
         self, topic: str, payload: bytes, *, properties: Properties | None = None, qos: int = 1, retain: bool = False
