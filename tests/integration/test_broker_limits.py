@@ -14,8 +14,9 @@ from posture_common.mqtt import Connection, PublishRefusedError
 from posture_common.service import LastingError
 
 from tests.support.brokers import Broker
-from tests.support.cameras import open_session
+from tests.support.cameras import left_in_session, open_session
 from tests.support.mosquitto import Mosquitto
+from tests.support.odd import Block, Stranger
 from tests.support.plays import Task, run_play
 from tests.support.waiting import wait_until
 
@@ -91,6 +92,16 @@ def test_a_pi_that_sends_without_end_fills_its_own_queue_alone(
         wait_until(lambda: store.exists() and store.stat().st_size > 50 * MIB, timeout=30, describe="it is written")
         limited.stop()
         assert store.stat().st_size < 150_000_000, "others wait for so long as that takes to write"
+
+
+@pytest.mark.parametrize("each", ["old", "new"])
+def test_messages_without_a_payload_fill_no_more_of_a_queue_than_others(limited: LimitedBroker) -> None:
+    open_session(limited, "pi1")
+    with Stranger(limited) as stranger:
+        for _ in range(21_000):
+            stranger.throw("images/pi1", b"", properties=Block(b""), qos=1, retain=False)
+        stranger.wait()
+    assert left_in_session(limited, "pi1") <= 20_000 + 20, "those in flight come on top"
 
 
 def users_of(directory: Path, *, analyzer: str = "", pi: str = "") -> dict[str, str]:

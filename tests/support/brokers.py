@@ -127,7 +127,7 @@ acl_file {etc}/acl
 persistence true
 persistence_location {etc}/store/
 autosave_interval 3
-max_queued_messages 0
+max_queued_messages 20000
 max_inflight_messages 0
 log_dest stderr
 connection_messages true
