@@ -12,9 +12,6 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-_OVERHEAD_BYTES = 1024
-"""What a message takes beside its payload."""
-
 
 class Room:
     """The bytes that messages with QoS 0 may take until they are worked off.
@@ -31,17 +28,17 @@ class Room:
         self._tickets = itertools.count()
         self._inside: dict[int, tuple[str, int]] = {}
         self._bytes: Counter[str] = Counter()
+        self._taken = 0
 
     def enter(self, topic: str, size: int) -> int | None:
-        """Return a ticket for a message of `size` bytes, or None where there is no room for it."""
-        size += _OVERHEAD_BYTES
+        """Return a ticket for a message that takes `size` bytes, or None where there is no room for it."""
         with self._lock:
-            taken = self._bytes.total()
-            if taken and self._bytes[topic] + size > self._size - taken:
+            if self._taken and self._bytes[topic] + size > self._size - self._taken:
                 return None
             ticket = next(self._tickets)
             self._inside[ticket] = topic, size
             self._bytes[topic] += size
+            self._taken += size
             return ticket
 
     def leave(self, ticket: int) -> None:
@@ -50,6 +47,7 @@ class Room:
             topic, size = self._inside.pop(ticket, (None, 0))
             if topic is not None:
                 self._bytes[topic] -= size
+                self._taken -= size
                 if not self._bytes[topic]:
                     del self._bytes[topic]
 

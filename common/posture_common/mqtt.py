@@ -390,7 +390,7 @@ class Connection:
         # It holds ids alone: acknowledgements live on in whoever has them, long after the payload is of no use.
         acknowledge = partial(client.acknowledge, said.qos, said.packet_id)
         if said.qos == 0:
-            ticket = self._room.enter(said.topic, len(said.payload))
+            ticket = self._room.enter(said.topic, said.weight)
             if ticket is None:
                 self._mishap(
                     said.topic,

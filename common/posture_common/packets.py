@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 PROPERTIES_BYTES_MAX = 8192
 """More than eight times what the longest file name and all else that we read from them takes."""
+_WEIGHT = 1024
+_WEIGHT_OF_PROPERTY_BYTE = 32
+"""What a message takes beside its payload, and a byte of its properties when each is a text of its own: measured."""
 _USER_PROPERTY = 38
 _SIZES = {1: 1, 2: 4, 35: 2}
 """Bytes of the properties that a number is: payload format, expiry, topic alias."""
@@ -32,7 +35,8 @@ class UnreadableError(ValueError):
 class Publish:
     """What a PUBLISH packet says; `packet_id` is 0 with QoS 0.
 
-    `properties` are its user properties. Where they were not read, they are empty and `problem` says why.
+    `properties` are its user properties. Where they were not read, they are empty and `problem` says why. `weight` is
+    how many bytes of memory all of it takes at most.
     """
 
     topic: str
@@ -42,6 +46,7 @@ class Publish:
     redelivered: bool
     properties: Mapping[str, str]
     problem: str | None
+    weight: int
 
 
 def read_publish(first: int, packet: bytes | bytearray) -> Publish:
@@ -73,7 +78,8 @@ def read_publish(first: int, packet: bytes | bytearray) -> Publish:
         except (ValueError, IndexError, struct.error) as error:
             problem = f"its properties cannot be read: {error}"
     payload = bytes(memoryview(packet)[at + size :])
-    return Publish(name, payload, qos, packet_id, bool(first & 8), properties, problem)
+    weight = _WEIGHT + 4 * len(topic) + len(payload) + (_WEIGHT_OF_PROPERTY_BYTE * size if properties else 0)
+    return Publish(name, payload, qos, packet_id, bool(first & 8), properties, problem, weight)
 
 
 def _user_properties(block: bytes) -> Iterator[tuple[str, str]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from posture_common import mqtt
 from posture_common.mqtt import Broker, Connection, ConnectionLostError, Mishap
+from posture_common.packets import read_publish
 from posture_common.service import LastingError
 
 from tests.support.waiting import wait_until
@@ -273,20 +274,21 @@ def test_a_message_of_an_earlier_subscription_with_qos_2_is_taken_once_and_ackno
 def test_messages_with_qos_0_find_as_much_room_as_there_is(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(mqtt, "QOS_0_BYTES_MAX", 100 * 1024)
     small = b"\x30\x0a\x00\x06images\x00x"
+    monkeypatch.setattr(mqtt, "QOS_0_BYTES_MAX", 100 * read_publish(small[0], small[2:]).weight)
     mishaps: list[tuple[str, Mishap]] = []
     with (
         peer(answering(CONNACK, SUBACK + 60 * small + PUBLISH)) as broker,
         connection(broker, topics=["images"], on_mishap=lambda *mishap: mishaps.append(mishap)) as open_one,
     ):
+        lanes = open_one._incoming._lanes
+        wait_until(lambda: len(lanes) == 2, timeout=5, describe="all are here")
         taken = []
         for batch in open_one.batches(10):
             taken += batch
             if any(message.qos == 1 for message in batch):
                 break
         assert 0 < len(taken) <= 10, "the one with QoS 1 waits behind none of the others"
-        wait_until(lambda: len(mishaps) >= 10, timeout=5, describe="ten find no room")
         assert mishaps == 10 * [("images", Mishap.DROPPED)]
         for message in taken:
             message.acknowledge()

@@ -1,6 +1,7 @@
 """PUBLISH packets, as brokers send them and as nobody should."""
 
 import time
+import tracemalloc
 from contextlib import suppress
 
 import pytest
@@ -118,6 +119,28 @@ def test_many_properties_before_a_large_image_take_no_time() -> None:
     said = read_publish(QOS_1, packet)
     assert time.process_time() - began < 1, "paho takes minutes"
     assert said.properties == {"": ""}
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        publish(payload=b""),
+        publish(payload=bytes(100_000)),
+        publish(packed(*((f"{number:x}", "") for number in range(1000)))),
+        publish(packed(*((f"{number:03}", "é") for number in range(800)))),
+        publish(packed(("filename", "\U0001f600" * 2000))),
+        publish(topic="\U0001f600".encode() * 16_000),
+        publish(packed(*3000 * [("a", "")])),
+    ],
+    ids=["empty", "payload", "names", "names and values", "wide", "topic", "too many"],
+)
+def test_its_weight_is_what_it_takes_at_most(packet: bytes) -> None:
+    tracemalloc.start()
+    said = [read_publish(QOS_1, packet) for _ in range(20)]
+    taken = tracemalloc.get_traced_memory()[0] / 20
+    tracemalloc.stop()
+    assert taken < said[0].weight
+    assert said[0].weight < 40 * len(packet) + 2048
 
 
 @pytest.mark.parametrize(
