@@ -42,6 +42,7 @@ ECHO_TIMEOUT_S = 5.0
 FAREWELL_TIMEOUT_S = 5.0
 FAREWELL_RETRY_S = 0.2
 LARGEST_BATCH = 32
+MALFORMED_TOLD_MAX = 100
 
 
 class Control(Protocol):
@@ -117,7 +118,7 @@ class EpochControl:
         self._heard = Heard(epoch=epoch)
         self._assigned_at = 0.0
         self._trouble: str | None = "no word from the broker yet"
-        self._malformed: tuple[str, bytes] | None = None
+        self._malformed: set[tuple[str, str]] = set()
         self._failure: LastingError | None = None
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
@@ -283,9 +284,10 @@ class EpochControl:
             self._heard = self._heard.on_message(message.topic.removeprefix(self._prefix), message.payload)
         except MalformedError as error:
             # The broker repeats a retained one on each connection.
-            if self._malformed != (message.topic, message.payload):
-                log.warning("ignored a message on %s: %s", message.topic, error)
-            self._malformed = (message.topic, message.payload)
+            what = message.topic[:100], str(error)
+            if what not in self._malformed and len(self._malformed) < MALFORMED_TOLD_MAX:
+                self._malformed.add(what)
+                log.warning("ignored a message on %s: %s", *what)
         if self._heard.assigned and not assigned:
             self._assigned_at = time.monotonic()
 

@@ -1,6 +1,11 @@
 """What /metrics shows; docs/analyzer.md explains each."""
 
+import re
+
+from posture_common.mqtt import Mishap
 from prometheus_client import Counter, Gauge, Histogram
+
+_TOPIC = re.compile(r"images/([A-Za-z0-9_-]{1,64})")
 
 IMAGES = Counter("posture_images_total", "Images whose row was committed, by status.", ["pi_id", "status"])
 REPEATED = Counter("posture_images_repeated_total", "Images that came again after their row was committed.", ["pi_id"])
@@ -9,6 +14,11 @@ ENDED = Counter(
     "posture_decoders_ended_total",
     "Images that crashed their decoder or made it go over a limit of memory or time.",
     ["pi_id"],
+)
+MISHAPS = Counter(
+    "posture_messages_mishaps_total",
+    "Messages dropped (QoS 0), unreadable, or taken without their properties.",
+    ["pi_id", "mishap"],
 )
 IN_WORK = Gauge("posture_images_in_work", "Images taken from the broker and not yet committed.")
 HANDOVERS = Counter(
@@ -27,3 +37,9 @@ INFERENCE = Histogram(
     "Pose estimation of one image, all passes.",
     buckets=(0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2),
 )
+
+
+def count_mishap(topic: str, mishap: Mishap) -> None:
+    """Count a message that did not come as it was sent; on another topic than images/<pi_id>, for no Pi."""
+    found = _TOPIC.fullmatch(topic)
+    MISHAPS.labels(found[1] if found else "", mishap).inc()

@@ -1,16 +1,58 @@
-"""What a message holds: an encoded image, as raw bytes or as base64 text, and the key that identifies it."""
+"""What a message holds: an encoded image, raw or as text and in whatever it is wrapped, and the key that identifies it.
+
+Each step looks at the first bytes alone, or is one of Python's own passes over the whole: a payload that is made to be
+hard to read takes no longer than an image of its size.
+"""
 
 import base64
-import binascii
+import codecs
 import hashlib
 import re
+from collections.abc import Mapping
+from contextlib import suppress
 from uuid import UUID
 
-_BASE64_START = re.compile(rb"\s*(?:data:[a-z]+/[a-z0-9.+-]+;base64,)?", re.IGNORECASE)
-_WHITE_SPACE = b" \t\r\n"
-_FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+from .kinds import kind_of
+
+_HEAD_BYTES = 65_536
+"""So many bytes from its start a payload is looked at for where its image begins."""
+_START_BYTES = 512
+_SHOWN_BYTES = 24
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*")
 """How encoded images start; none of these is the start of base64 text that encodes an image."""
+_RAW = rb"\xff\xd8\xff|\x89PNG|RIFF....WEBP|BM....\0\0\0\0"
+_TEXT = rb"(?:\\?/|\\u002[fF]|%2[fF])9j|iVBORw0KG|UklGR|Qk[\w+/-]{6}AA|R0lGOD|SUkqA|TU0AK"
+"""How base64 text of an image starts, with what JSON and forms make of a slash."""
+_URI = rb"[Dd][Aa][Tt][Aa](?:%3[aA]|:)"
+
+# What it is wrapped in, and where in that it begins; the repetitions are bounded, or stand at the start.
+_QUOTED = re.compile(rb"\s*(?:[\[{]|[bB]?[\"'])")
+_IN_QUOTES = re.compile(rb"([\"'])\s*(?=" + _URI + rb"|" + _TEXT + rb")")
+_FORM = re.compile(rb"\s*[\w.%+\[\]-]{1,64}=")
+_IN_FORM = re.compile(rb"=(?=" + _URI + rb"|" + _TEXT + rb")")
+_HEADERS = re.compile(rb"\s*(?:--[^\r\n]{1,70}\r?\n|HTTP/|(?:POST|PUT) |[A-Za-z-]{1,40}:)")
+_AFTER_HEADERS = re.compile(rb"\n\r?\n\s{0,8}(?=" + _RAW + rb"|" + _URI + rb"|" + _TEXT + rb")", re.DOTALL)
+_BOUNDARY = re.compile(rb"(?:\A\s*|\n)(--[^\r\n]{1,70})\r?\n")
+
+_DATA_URI = re.compile(rb"\s*data:[^,]{0,200}base64\s*,", re.IGNORECASE)
+_HEX = re.compile(
+    rb"\s*(?:0x|\\x)?(?=ff[ :]?d8[ :]?ff|89[ :]?50[ :]?4e[ :]?47|52[ :]?49[ :]?46[ :]?46|42[ :]?4d)", re.IGNORECASE
+)
+_PERCENT = {
+    b"2B": b"+",
+    b"2F": b"/",
+    b"3D": b"=",
+    b"3A": b":",
+    b"3B": b";",
+    b"2C": b",",
+    b"0D": b"",
+    b"0A": b"",
+    b"20": b"",
+}
+_ESCAPED = {b"/": b"/", b"n": b"", b"r": b"", b"t": b"", b"u002B": b"+", b"u002F": b"/", b"u003D": b"="}
+"""What forms and JSON write for the characters of base64 text, for its line ends and for a data URI's own."""
+_WHITE_SPACE = b" \t\r\n"
+_FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
 class PayloadError(ValueError):
@@ -21,9 +63,9 @@ def decode(payload: bytes, *, max_bytes: int) -> bytes:
     """Return the encoded image in a message's payload.
 
     Raises:
-        PayloadError: it is empty, neither an image nor base64 text, or larger than `max_bytes` when decoded.
+        PayloadError: it is empty, nothing that is read, or larger than `max_bytes` when decoded.
     """
-    image = payload if payload.startswith(_MAGIC) else _decode_base64(payload)
+    image = payload if payload.startswith(_MAGIC) else _unwrapped(payload)
     if not image:
         raise PayloadError("the payload is empty")
     if len(image) > max_bytes:
@@ -31,14 +73,77 @@ def decode(payload: bytes, *, max_bytes: int) -> bytes:
     return image
 
 
-def _decode_base64(payload: bytes) -> bytes:
-    start = _BASE64_START.match(payload)
-    text = payload[start.end() :] if start else payload
-    text = text.translate(_FROM_URL_SAFE, _WHITE_SPACE)
+def _unwrapped(payload: bytes) -> bytes:
+    """Return the image in a payload that is text, or begins like text."""
+    inner = _inside(_utf_8(payload)).lstrip(_WHITE_SPACE)
+    if inner.startswith(_MAGIC):
+        return inner
+    inner = _plain(inner, b"%", _PERCENT)
+    start = inner[:_START_BYTES]
+    if uri := _DATA_URI.match(start):
+        inner = inner[uri.end() :]
     try:
-        return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
-    except binascii.Error:
-        raise PayloadError("the payload is neither an encoded image nor base64 text") from None
+        if digits := _HEX.match(start):
+            return bytes.fromhex(inner[digits.end() :].replace(b":", b"").rstrip(b"\0").decode("ascii"))
+        return _base64(inner)
+    except ValueError:
+        raise PayloadError(_refusal(payload)) from None
+
+
+def _utf_8(payload: bytes) -> bytes:
+    """Return text without the mark of its encoding; in UTF-16, as PowerShell writes it, that is more than a mark."""
+    if payload.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        with suppress(UnicodeDecodeError):
+            return payload.decode("utf-16").encode("ascii", "replace")
+    return payload.removeprefix(codecs.BOM_UTF8)
+
+
+def _inside(text: bytes) -> bytes:
+    """Return what stands in quotes (JSON, a repr), in a form's field or behind headers, else the text itself."""
+    head = text[:_HEAD_BYTES]
+    if _QUOTED.match(head):
+        if found := _IN_QUOTES.search(head):
+            return _plain(_until(text, found.end(), found[1]), b"\\", _ESCAPED)
+    elif _FORM.match(head):
+        if found := _IN_FORM.search(head):
+            return _until(text, found.end(), b"&")
+    elif _HEADERS.match(head) and not _DATA_URI.match(head) and (found := _AFTER_HEADERS.search(head)):
+        boundary = _BOUNDARY.search(head)
+        if boundary is None:
+            return text[found.end() :]
+        return _until(text, found.end(), b"\n" + boundary[1]).removesuffix(b"\r")
+    return text
+
+
+def _until(text: bytes, start: int, end: bytes) -> bytes:
+    at = text.find(end, start)
+    return text[start:] if at < 0 else text[start:at]
+
+
+def _plain(text: bytes, mark: bytes, meanings: Mapping[bytes, bytes]) -> bytes:
+    """Return the text with what the mark and each of the following codes mean; letters of codes may be small."""
+    if mark in text:
+        for code, meaning in meanings.items():
+            for written in (code, code.lower()):
+                text = text.replace(mark + written, meaning)
+    return text
+
+
+def _base64(text: bytes) -> bytes:
+    """Raises binascii.Error, a ValueError."""
+    text = text.translate(_FROM_URL_SAFE, _WHITE_SPACE)
+    text = text.rstrip(b"\0") or text  # C's end of a string
+    return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
+
+
+def _refusal(payload: bytes) -> str:
+    kind = kind_of(payload)
+    if kind is None:
+        begins = f"it begins with {payload[:_SHOWN_BYTES]!r}"
+        return f"the payload is neither an encoded image nor base64 text: {begins}"
+    if kind == "JSON":
+        return "the payload begins like JSON, and no text in its first 64 KiB is an image in base64"
+    return f"the payload begins like {kind}, which is not read"
 
 
 def image_key(image_id: str | None, topic: str, image: bytes) -> str:

@@ -80,6 +80,8 @@ class Analyzer:
             topics=[self._settings.topic],
             session_expiry_s=SESSION_EXPIRY_S,
             receive_maximum=1 if old else MESSAGES_PER_WORKER * self._settings.workers,
+            retained_again=False,
+            on_mishap=metrics.count_mishap,
         )
 
     def _serve(self, connection: Connection) -> None:

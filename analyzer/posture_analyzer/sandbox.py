@@ -28,9 +28,7 @@ from . import picture
 from .angles import Landmarks, Posture
 
 BYTES_PER_PIXEL = 15
-"""Most that a picture asks for, for each of its pixels, while it is decoded, turned and encoded: 14 for a lossless WebP,
-though it uses 9 (docs/bench.md).
-"""
+"""Most that a picture asks for, for each of its pixels, while it is decoded, turned and encoded (docs/bench.md)."""
 OVERHEAD_BYTES = 48 * 2**20
 """The encoded image twice, the annotated picture, and what an allocator keeps."""
 WALL_S = 30.0

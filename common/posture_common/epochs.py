@@ -12,9 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 STREAMS = "posture/streams"
 ASSIGNMENT = "assignment"
-_STATUS = re.compile(r"([1-9][0-9]{0,17})/status")
+EPOCH_MAX = 10**9
+"""A new epoch every second comes here after 30 years; with it the name of a Job has at most 59 of its 63 characters."""
+PAYLOAD_BYTES_MAX = 4096
+_STATUS = re.compile(r"([0-9]+)/status")
+_EPOCH = re.compile(r"[1-9][0-9]{0,9}")
 
-Epoch = Annotated[int, Field(ge=1)]
+Epoch = Annotated[int, Field(ge=1, le=EPOCH_MAX)]
+Node = Annotated[str, Field(min_length=1, max_length=253)]
 
 
 class State(StrEnum):
@@ -38,6 +43,8 @@ class _Payload(BaseModel):
     @classmethod
     def parse(cls, payload: bytes) -> Self:
         """Return what the payload says; raises MalformedError."""
+        if len(payload) > PAYLOAD_BYTES_MAX:
+            raise MalformedError(f"it has {len(payload)} bytes, more than {PAYLOAD_BYTES_MAX}")
         try:
             return cls.model_validate_json(payload)
         except ValidationError as error:
@@ -50,14 +57,14 @@ class Assignment(_Payload):
     """Which epoch a stream belongs to; without a node the stream is removed."""
 
     epoch: Epoch
-    node: Annotated[str, Field(min_length=1)] | None
+    node: Node | None
 
 
 class Status(_Payload):
     """What the analyzer of one epoch says."""
 
     epoch: Epoch
-    node: str
+    node: Annotated[str, Field(max_length=253)]
     state: State
 
 
@@ -72,6 +79,14 @@ def status_topic(stream: str, epoch: int) -> str:
 
 
 def epoch_of(subtopic: str) -> int | None:
-    """Return the epoch of which `subtopic`, the part after the stream, is the status; None where it is no status."""
+    """Return the epoch of which `subtopic`, the part after the stream, is the status; None where it is no status.
+
+    Raises:
+        MalformedError: it is the status of an epoch that cannot be.
+    """
     found = _STATUS.fullmatch(subtopic)
-    return int(found[1]) if found else None
+    if found is None:
+        return None
+    if _EPOCH.fullmatch(found[1]) is None or int(found[1]) > EPOCH_MAX:
+        raise MalformedError(f"epoch {found[1][:20]} is not within 1 and {EPOCH_MAX}")
+    return int(found[1])

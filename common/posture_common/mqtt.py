@@ -5,25 +5,28 @@ connection than the one its message came by, where it would acknowledge a newer 
 """
 
 import logging
-import queue
 import re
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
-from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import StrEnum, auto
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from .incoming import Lanes, Room
+from .packets import UnreadableError, read_publish
 from .service import LastingError
 from .settings import Settings
 
@@ -36,8 +39,14 @@ STEADY_S = 10.0
 """A connection that lasted so long was a good one. Two clients that share an id by mistake take it from each other
 sooner, and so do it ever less often.
 """
+QOS_0_BYTES_MAX = 64 * 2**20
+"""What messages with QoS 0 may take here until they are acknowledged. An analyzer of two workers takes 755 MB at most
+without what waits, 8 unacknowledged images of 28 MB with QoS 1 take 224 MB, and its Job may take 1 GiB.
+"""
 NO_SUBSCRIBERS = 0x10
 NOT_AUTHORIZED = 0x87
+_TOLD_MAX = 1000
+_TOPICS_NAMED = 10
 LASTING_REFUSALS = {"Bad user name or password", "Not authorized", "Banned", "Client identifier not valid"}
 
 
@@ -86,10 +95,26 @@ class Message:
     topic: str
     payload: bytes
     properties: Mapping[str, str]
-    redelivered: bool
-    """The broker sent it on an earlier connection too, and heard no acknowledgement."""
     acknowledge: Callable[[], object]
-    """Tell the broker to forget the message; does nothing once its connection is gone."""
+    """Say that the message is worked off: the broker forgets it, and with QoS 0 there is room for another. Does nothing
+    once its connection is gone.
+    """
+    qos: int = 1
+    redelivered: bool = False
+    """The broker has sent it before, and it was not acknowledged."""
+    problem: str | None = None
+    """Why its properties were not read, where it has some: they are empty then."""
+
+
+class Mishap(StrEnum):
+    """What keeps a message from being passed on as it came."""
+
+    DROPPED = auto()
+    """With QoS 0: there was no room for it, or the connection was closed before it was worked off."""
+    UNREADABLE = auto()
+    """The packet makes no sense; it was acknowledged."""
+    PROPERTIES = auto()
+    """It is passed on without its properties: they are too large, or make no sense."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +126,22 @@ class Will:
 
 
 class _Client(Client):
-    """paho's client, whose thread would end without a word where the broker sends what paho cannot read."""
+    """paho's client, which does not read messages: `packets` says why.
+
+    Its thread would end without a word where the broker sends what paho cannot read.
+    """
+
+    on_packet: Callable[[int, bytes | bytearray], None]
+    on_stumble: Callable[[Exception], None]
+    heard_at: float
+    """When anything came from the broker (a monotonic clock's seconds)."""
+
+    def acknowledge(self, qos: int, packet_id: int) -> None:
+        """Tell the broker to forget a message that came with QoS 1 or 2."""
+        if qos == 1:
+            self._send_puback(packet_id)
+        else:
+            self._send_pubrec(packet_id)  # paho answers what follows by itself
 
     def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:
         try:
@@ -111,7 +151,18 @@ class _Client(Client):
             self.on_stumble(error)
             return MQTTErrorCode.MQTT_ERR_PROTOCOL
 
-    on_stumble: Callable[[Exception], None]
+    def _sock_recv(self, bufsize: int) -> bytes:
+        data = super()._sock_recv(bufsize)
+        self.heard_at = time.monotonic()
+        return data
+
+    def _handle_publish(self) -> MQTTErrorCode:
+        self.on_packet(self._in_packet["command"], self._in_packet["packet"])
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+
+_KEPT = ("kept",)
+"""The lane of all messages that the broker keeps until they are acknowledged."""
 
 
 class Connection:
@@ -123,6 +174,10 @@ class Connection:
         topics: topic filters to subscribe to with QoS 1.
         session_expiry_s: how long the broker keeps the session after the connection; 0 starts and ends a clean one.
         receive_maximum: how many messages may be unacknowledged here.
+        retained_again: whether the broker sends what is retained on the topics on each connection, and not only when
+            the session subscribes to them for the first time.
+        on_mishap: called with topic and mishap for each message that is not passed on as it came; a log line tells of
+            the first of a topic. The topic of an unreadable message is empty.
         will: what the broker is to publish where we are suddenly gone.
 
     Raises:
@@ -138,16 +193,21 @@ class Connection:
         topics: Sequence[str] = (),
         session_expiry_s: int = 0,
         receive_maximum: int = 100,
+        retained_again: bool = True,
+        on_mishap: Callable[[str, Mishap], object] = lambda _topic, _mishap: None,
         will: Will | None = None,
     ) -> None:
         self._broker = broker
-        self._topics = list(topics)
+        again = SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE if retained_again else SubscribeOptions.RETAIN_SEND_IF_NEW_SUB
+        self._topics = [(topic, SubscribeOptions(qos=1, retainHandling=again)) for topic in topics]
+        self._on_mishap = on_mishap
         self._properties = Properties(PacketTypes.CONNECT)
         self._properties.SessionExpiryInterval = session_expiry_s
         self._properties.ReceiveMaximum = receive_maximum
         self._clean = session_expiry_s == 0
-        # The broker bounds it: at most `receive_maximum` messages are here unacknowledged.
-        self._incoming: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._incoming: Lanes[Message] = Lanes()
+        self._room = Room(QOS_0_BYTES_MAX)
+        self._told: set[tuple[str, Mishap]] = set()
         self._published: dict[int, Future[bool]] = {}
         self._lock = threading.Lock()
         self._up = threading.Event()
@@ -161,7 +221,6 @@ class Connection:
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
             protocol=MQTTProtocolVersion.MQTTv5,
-            manual_ack=True,
             reconnect_on_failure=False,
         )
         client.connect_timeout = CONNECT_TIMEOUT_S
@@ -170,7 +229,7 @@ class Connection:
             client.will_set(will.topic, will.payload, qos=1, retain=True)
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
-        client.on_message = self._on_message
+        client.on_packet = self._on_packet
         client.on_publish = self._on_publish
         client.on_disconnect = self._on_disconnect
         client.on_stumble = lambda error: self._end(f"its message cannot be read: {error!r}")
@@ -197,8 +256,9 @@ class Connection:
             ) from None
         except (OSError, ValueError) as error:
             raise ConnectionLostError(f"cannot reach {broker}: {error}") from None
+        self._client.heard_at = time.monotonic()
         self._client.loop_start()
-        if not self._up.wait(CONNECT_TIMEOUT_S):
+        if not self._answered():
             self._close()
             raise ConnectionLostError(f"{broker} did not answer within {CONNECT_TIMEOUT_S:.0f} s")
         if self._refused is not None:
@@ -219,36 +279,40 @@ class Connection:
     ) -> None:
         self._close()
 
+    def _answered(self) -> bool:
+        """Wait until the connection is up or refused; False where the broker is silent for too long.
+
+        Before it answers to the subscription it may send all that waits in the session.
+        """
+        while (patience := self._client.heard_at + CONNECT_TIMEOUT_S - time.monotonic()) > 0:
+            if self._up.wait(patience):
+                return True
+        return self._up.is_set()
+
     @property
     def lost(self) -> bool:
         """Whether the connection is gone."""
         return self._down.is_set()
 
     def interrupt(self) -> None:
-        """End the iteration over `batches`; the connection stays open for acknowledgements."""
-        self._incoming.put(None)
+        """End the iteration over `batches`; the connection stays open for acknowledgements.
+
+        What has come with QoS 0 and was not taken is lost.
+        """
+        self._incoming.end(only=_KEPT)
 
     def batches(self, limit: int) -> Iterator[list[Message]]:
         """Yield what has come, at least one and at most `limit` messages at a time, until `interrupt`.
 
+        What the broker keeps until it is acknowledged comes in its order. Topics with QoS 0 and it take turns.
+
         Raises:
             ConnectionLostError: the connection broke.
         """
-        while True:
-            batch = []
-            message = self._incoming.get()
-            with suppress(queue.Empty):
-                while message is not None:
-                    batch.append(message)
-                    if len(batch) == limit:
-                        break
-                    message = self._incoming.get_nowait()
-            if batch:
-                yield batch
-            if message is None:
-                if self._down.is_set():
-                    raise ConnectionLostError(f"{self._broker}: {self._lost}")
-                return
+        while batch := self._incoming.take(limit):
+            yield batch
+        if self._down.is_set():
+            raise ConnectionLostError(f"{self._broker}: {self._lost}")
 
     def publish(
         self, topic: str, payload: bytes | str, *, properties: Mapping[str, str] | None = None, retain: bool = False
@@ -279,6 +343,8 @@ class Connection:
         return self._published.pop(mid, None) or self._published.setdefault(mid, Future())
 
     def _close(self) -> None:
+        if not self._down.is_set():
+            self._tell_unfinished()
         # paho holds messages back that the broker cannot take yet, and would not send them after its DISCONNECT.
         with self._lock:
             unanswered = [future for future in self._published.values() if not future.done()]
@@ -289,8 +355,8 @@ class Connection:
         client = self._client
         client.loop_stop()
         # It and we hold each other: where we let go, its sockets are closed with us and not at some later time.
-        client.on_connect = client.on_subscribe = client.on_message = client.on_publish = client.on_disconnect = None
-        client.on_stumble = _ignore
+        client.on_connect = client.on_subscribe = client.on_publish = client.on_disconnect = None
+        client.on_stumble = client.on_packet = _ignore
 
     def _on_connect(
         self, client: Client, _userdata: Any, _flags: ConnectFlags, reason: ReasonCode, properties: Properties | None
@@ -300,7 +366,7 @@ class Connection:
             self._refused = reason
             self._up.set()
         elif self._topics:
-            client.subscribe([(topic, 1) for topic in self._topics])
+            client.subscribe(self._topics)
         else:
             self._up.set()
 
@@ -310,12 +376,53 @@ class Connection:
         self._refused = next((reason for reason in reasons if reason.is_failure), None)
         self._up.set()
 
-    def _on_message(self, client: Client, _userdata: Any, message: MQTTMessage) -> None:
-        properties = getattr(message.properties, "UserProperty", [])
+    def _on_packet(self, first: int, packet: bytes | bytearray) -> None:
+        client = self._client
+        try:
+            said = read_publish(first, packet)
+        except UnreadableError as error:
+            if error.packet_id is None:
+                raise
+            # It would come again on each connection.
+            client.acknowledge(error.qos, error.packet_id)
+            self._mishap("", Mishap.UNREADABLE, f"{error}; it is acknowledged and ignored")
+            return
+        # It holds ids alone: acknowledgements live on in whoever has them, long after the payload is of no use.
+        acknowledge = partial(client.acknowledge, said.qos, said.packet_id)
+        if said.qos == 0:
+            ticket = self._room.enter(said.topic, said.weight)
+            if ticket is None:
+                self._mishap(
+                    said.topic,
+                    Mishap.DROPPED,
+                    f"messages on {said.topic} come with QoS 0 and faster than they are worked off: those that find no "
+                    "room are dropped and counted; publish with QoS 1, and the broker keeps them",
+                )
+                return
+            acknowledge = partial(self._room.leave, ticket)
+        if said.problem is not None:
+            self._mishap(
+                said.topic, Mishap.PROPERTIES, f"a message on {said.topic} is taken without properties: {said.problem}"
+            )
+        self._incoming.put(
+            said.topic if said.qos == 0 else _KEPT,
+            Message(said.topic, said.payload, said.properties, acknowledge, said.qos, said.redelivered, said.problem),
+        )
 
-        # It holds the ids alone: acknowledgements live on in whoever has them, long after the payload is of no use.
-        acknowledge = partial(client.ack, message.mid, message.qos)
-        self._incoming.put(Message(message.topic, bytes(message.payload), dict(properties), message.dup, acknowledge))
+    def _mishap(self, topic: str, mishap: Mishap, words: str) -> None:
+        if (topic, mishap) not in self._told and len(self._told) < _TOLD_MAX:
+            self._told.add((topic, mishap))
+            log.warning("%s", words)
+        self._on_mishap(topic, mishap)
+
+    def _tell_unfinished(self) -> None:
+        """Tell and count what came with QoS 0 and is not worked off: nobody else has it."""
+        unfinished = self._room.inside
+        if unfinished:
+            topics = ", ".join(f"{count} on {topic}" for topic, count in unfinished.most_common(_TOPICS_NAMED))
+            log.warning("%d messages with QoS 0 are lost, not worked off yet: %s", unfinished.total(), topics)
+        for topic in unfinished.elements():
+            self._on_mishap(topic, Mishap.DROPPED)
 
     def _on_publish(
         self, _client: Client, _userdata: Any, mid: int, reason: ReasonCode, _properties: Properties | None
@@ -347,10 +454,10 @@ class Connection:
         for future in unanswered:
             future.set_exception(ConnectionLostError(f"{self._broker}: {self._lost}"))
         self._up.set()
-        self._incoming.put(None)
+        self._incoming.end()
 
 
-def _ignore(_error: Exception) -> None:
+def _ignore(*_: object) -> None:
     pass
 
 

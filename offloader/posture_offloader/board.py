@@ -36,6 +36,8 @@ _MARK_TOPIC = "posture/offloader/mark"
 _RESULTS = "posture/results"
 _TOPICS = (f"{STREAMS}/#", f"{_RESULTS}/+", _MARK_TOPIC)
 _BATCH = 100
+_TOLD_MAX = 100
+_RESULT_BYTES_MAX = 65_536
 
 
 class Board:
@@ -56,6 +58,7 @@ class Board:
         self._assignments: dict[str, Assignment] = {}
         self._frame_ages: dict[str, float] = {}
         self._status = ""
+        self._malformed: set[tuple[str, str]] = set()
         self.synced_since: float | None = None
         self.trouble = f"{broker}: not connected yet"
         self.failure: LastingError | None = None
@@ -91,6 +94,10 @@ class Board:
         if self.assignment(stream) != assignment:
             self._retain(assignment_topic(stream), assignment.model_dump_json())
 
+    def withdraw(self, stream: str) -> None:
+        """Take the stream's assignment away."""
+        self._retain(assignment_topic(stream), "")
+
     def forget_state(self, stream: str, epoch: int) -> None:
         """Take an epoch's state away."""
         self._retain(status_topic(stream, epoch), "")
@@ -104,7 +111,7 @@ class Board:
             pass  # A clean start with an expiry of 0: the session that was there is gone, and so is this one.
         for epoch in self.states(stream):
             self.forget_state(stream, epoch)
-        self._retain(assignment_topic(stream), "")
+        self.withdraw(stream)
 
     def show(self, status: str) -> None:
         """Retain the offloader's status, unless it is what is retained already."""
@@ -167,7 +174,14 @@ class Board:
             elif (epoch := epoch_of(topic)) is not None:
                 self._read_state(place, epoch, message.payload)
         except MalformedError as error:
-            log.warning("ignored a message on %s: %s", message.topic, error)
+            if not message.payload:
+                return
+            what = message.topic[:100], str(error)
+            if what not in self._malformed and len(self._malformed) < _TOLD_MAX:
+                self._malformed.add(what)
+                log.warning("cleared a message on %s: %s", *what)
+            # Where it is retained, nothing else is there, and it would come again on each connection.
+            self._retain(message.topic, "")
 
     def _read_state(self, stream: str, epoch: int, payload: bytes) -> None:
         said = Status.parse(payload).state if payload else None
@@ -188,10 +202,12 @@ class Board:
                 self._assignments[stream] = said
 
     def _read_result(self, payload: bytes) -> None:
+        if len(payload) > _RESULT_BYTES_MAX:
+            return
         try:
             row = json.loads(payload)
             began = datetime.fromisoformat(row["captured_time"] or row["received_time"])
             age = datetime.fromisoformat(row["analyzed_time"]) - began
             self._frame_ages[str(row["stream"])] = max(0.0, age.total_seconds())
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, RecursionError, TypeError, ValueError):
             return  # a row of another program's

@@ -229,8 +229,12 @@ class Controller:
 
     def _assign(self) -> None:
         for stream, record in self.records.items():
+            held = self._board.assignment(stream)
             if record.assigned is not None:
                 self._board.assign(stream, record.assigned.epoch, record.assigned.node or None)
+            elif held is not None and held.epoch > record.last_epoch:
+                # Not ours, and the analyzers that are to come would leave the stream to it.
+                self._board.withdraw(stream)
 
     def _end(self, stream: str) -> None:
         """Forget a stream whose analyzers have ended."""

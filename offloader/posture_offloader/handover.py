@@ -12,10 +12,15 @@ killed between any two of these goes on where it stopped.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
-from posture_common.epochs import Assignment, State
+from posture_common.epochs import EPOCH_MAX, Assignment, State
+from pydantic import Field
 
 from posture_edge.placement import Placement
+
+Remembered = Annotated[int, Field(ge=0, le=EPOCH_MAX // 2)]
+"""An epoch in a record; one that is larger has come from somebody else, and what follows it may not reach the end."""
 
 LEAVE_S = 30.0
 """How long a replaced analyzer may take to finish what is in work and end by itself."""
@@ -27,6 +32,10 @@ BARRED_S = 300.0
 """How long a stream stays away from a node where its analyzer did not get ready."""
 INSISTED = 2
 """So often in a row an analyzer may fail on a node that has no other of the stream before another node is tried."""
+AHEAD_MAX = 10**6
+"""So far beyond what is remembered an epoch of which the broker or a Job tells may be: they make up for a record that
+was lost, and an epoch that nobody can have reached is not remembered.
+"""
 _DELAY_S, _DELAY_MAX_S = 5.0, 300.0
 _HOLD_MAX_S = 3600.0
 _LONGEST = 300  # of a text: all records have to fit into one ConfigMap
@@ -39,7 +48,7 @@ class Placed:
     `template` is a digest of what its Job was made of.
     """
 
-    epoch: int
+    epoch: Remembered
     node: str
     since: float
     reason: str
@@ -56,7 +65,7 @@ class Record:
 
     assigned: Placed | None = None
     pending: Placed | None = None
-    last_epoch: int = 0
+    last_epoch: Remembered = 0
     policy: Placement | None = None
     failures: int = 0
     counted: int = 0
@@ -151,7 +160,7 @@ def adopt(record: Record, seen: Seen, *, template: str, now: float) -> Record:
         return record
     assigned = Placed(held.epoch, held.node, now, "it was there already", template)
     policy = record.policy or Placement(held.node, now)
-    return replace(record, assigned=assigned, last_epoch=_highest(record, seen), policy=policy)
+    return replace(record, assigned=assigned, last_epoch=max(held.epoch, _highest(record, seen)), policy=policy)
 
 
 def clamp(record: Record, *, now: float) -> Record:
@@ -328,4 +337,5 @@ def _in_use(record: Record) -> set[int]:
 
 def _highest(record: Record, seen: Seen) -> int:
     retained = 0 if seen.assignment is None else seen.assignment.epoch
-    return max(record.last_epoch, retained, *seen.jobs, *seen.states, 0)
+    told = [epoch for epoch in (retained, *seen.jobs, *seen.states) if epoch <= record.last_epoch + AHEAD_MAX]
+    return max(record.last_epoch, *told, 0)

@@ -85,7 +85,7 @@ def test_what_analyzers_say_and_what_is_cleared_is_followed(broker: Broker) -> N
     assert retained(broker, "posture/streams/#") == {}
 
 
-def test_messages_of_others_are_told_and_change_nothing(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+def test_messages_of_others_are_told_and_cleared(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING), board(broker) as kept:
         say(broker, "posture/streams/pi1/assignment", '{"epoch": 3, "node": "agx"}')
         wait_until(lambda: kept.assignment("pi1"), timeout=5, describe="the assignment is heard")
@@ -96,9 +96,56 @@ def test_messages_of_others_are_told_and_change_nothing(broker: Broker, caplog: 
         say(broker, "posture/streams/pi1/elsewhere", "x")
         say(broker, "posture/streams/pi1/4/status", said(4, "ready"))
         wait_until(lambda: 4 in kept.states("pi1"), timeout=5, describe="the last one is heard")
-        assert kept.assignment("pi1") == Assignment(epoch=3, node="agx")
+        assert kept.assignment("pi1") is None, "nobody finds it at the broker any more"
         assert set(kept.states("pi1")) == {4}
-    assert len([each for each in caplog.messages if each.startswith("ignored a message on posture/streams/pi1/")]) == 7
+        kept.assign("pi1", 3, "agx")
+        wait_until(lambda: kept.assignment("pi1"), timeout=5, describe="the assignment is made again")
+    assert len([each for each in caplog.messages if each.startswith("cleared a message on posture/streams/pi1/")]) == 7
+    assert set(retained(broker, "posture/streams/#")) == {
+        "posture/streams/pi1/assignment",
+        "posture/streams/pi1/4/status",
+        "posture/streams/pi1/elsewhere",
+    }
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload"),
+    [
+        ("1000000000000000000/status", said(10**18, "active")),
+        (f"{'9' * 5000}/status", "{}"),
+        ("1000000001/status", said(10**9 + 1, "active")),
+        ("assignment", '{"epoch": 1000000000000000000, "node": "agx"}'),
+        ("assignment", '{"epoch": %s, "node": "agx"}' % ("9" * 5000)),
+        ("assignment", '{"epoch": 3, "node": "agx"}' + " " * 10_000_000),
+        ("3/status", "x" * 10_000_000),
+    ],
+    ids=[
+        "10^18",
+        "5000 digits",
+        "10^9 + 1",
+        "assignment 10^18",
+        "assignment of 5000 digits",
+        "10 MB",
+        "status of 10 MB",
+    ],
+)
+def test_what_is_retained_beyond_reason_is_told_once_and_cleared(
+    each_broker: Broker, caplog: pytest.LogCaptureFixture, topic: str, payload: str
+) -> None:
+    say(each_broker, f"posture/streams/pi1/{topic}", payload)
+    say(each_broker, "posture/streams/pi1/4/status", said(4, "ready"))
+    with caplog.at_level(logging.WARNING), board(each_broker) as kept:
+        wait_until(
+            lambda: set(retained(each_broker, "posture/streams/#")) == {"posture/streams/pi1/4/status"},
+            timeout=5,
+            describe="it is cleared",
+        )
+        assert set(kept.states("pi1")) == {4}
+        assert kept.assignment("pi1") is None
+    with board(each_broker):
+        pass
+    [line] = [line for line in caplog.messages if line.startswith("cleared")]
+    assert line.startswith(f"cleared a message on posture/streams/pi1/{topic[:60]}")
 
 
 def test_an_assignment_that_the_broker_has_lost_is_made_again(broker: Broker, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -24,8 +25,9 @@ topic readwrite #
 user posture-analyzer
 topic read images/#
 topic write posture/results/#
-topic readwrite posture/streams/#
-topic read $SYS/broker/version
+topic read posture/streams/#
+topic write posture/streams/+/+/status
+topic read $SYS/broker/#
 user {OFFLOADER}
 topic read posture/#
 topic write posture/streams/#
@@ -102,6 +104,13 @@ class Broker:
         """SIGKILL: what it has not saved is gone."""
         self._end(signal.SIGKILL)
 
+    def rss_mb(self) -> float:
+        """Return its resident memory in MB."""
+        assert self._process, "it runs"
+        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self._process.pid}/status").read_text())
+        assert found, "it has ended"
+        return int(found[1]) / 1024
+
     def configuration(self) -> str:
         """Return the role's settings, but for what would make a test slow or stop it from looking closer."""
         etc = self._directory
@@ -118,7 +127,7 @@ acl_file {etc}/acl
 persistence true
 persistence_location {etc}/store/
 autosave_interval 3
-max_queued_messages 0
+max_queued_messages 20000
 max_inflight_messages 0
 log_dest stderr
 connection_messages true

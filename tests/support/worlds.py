@@ -210,6 +210,10 @@ class MemoryBoard:
             self._world.assignments[stream] = assignment
             self._world.history[stream].append(epoch)
 
+    def withdraw(self, stream: str) -> None:
+        self._world.does()
+        self._world.assignments.pop(stream, None)
+
     def forget_state(self, stream: str, epoch: int) -> None:
         self._world.does()
 

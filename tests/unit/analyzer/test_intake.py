@@ -17,7 +17,7 @@ UUID = "6f1c2d5e-8f1a-4a53-9b0e-0d3c6a1e9f10"
 
 
 def read(topic: str = "images/pi1", payload: bytes = IMAGE, max_bytes: int = 1000, **properties: str) -> intake.Work:
-    message = Message(topic, payload, properties, False, acknowledge)
+    message = Message(topic, payload, properties, acknowledge)
     return intake.read(message, received_time=NOW, max_bytes=max_bytes)
 
 

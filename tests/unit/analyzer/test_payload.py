@@ -2,8 +2,13 @@
 
 import base64
 import hashlib
+import json
+import time
+import tracemalloc
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
+from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import given
@@ -60,6 +65,10 @@ def test_base64_in_lines_comes_back(image: bytes, newline: bytes, before: bytes)
         b"DATA:image/PNG;BASE64,",
         b" data:image/svg+xml;base64,",
         b"data:image/x-ms-bmp;base64,\n",
+        b"data:image/jpeg;charset=utf-8;base64,",
+        b"data:image/jpeg;name=a b.jpg;base64,",
+        b"data:;base64,",
+        b"data:image/jpeg;base64 , ",
     ],
 )
 @given(image=images)
@@ -87,6 +96,133 @@ def test_data_uris_come_back(prefix: bytes, image: bytes) -> None:
 def test_what_is_no_image_is_refused(payload: bytes, words: str) -> None:
     with pytest.raises(PayloadError, match=words):
         decode(payload, max_bytes=LIMIT)
+
+
+def text(image: bytes) -> str:
+    return base64.b64encode(image).decode()
+
+
+def uri(image: bytes) -> str:
+    return f"data:image/jpeg;base64,{text(image)}"
+
+
+def part(head: str, body: bytes) -> bytes:
+    return f"--3f2a\r\nContent-Disposition: form-data{head}\r\n\r\n".encode() + body + b"\r\n--3f2a"
+
+
+WRAPPED: dict[str, Callable[[bytes], str | bytes]] = {
+    "bytes of Python": lambda image: repr(base64.b64encode(image)),
+    "encodebytes of Python": lambda image: repr(base64.encodebytes(image)),
+    "text of Python": lambda image: repr(text(image)),
+    "a JSON text": lambda image: json.dumps(text(image)),
+    "JSON": lambda image: json.dumps({"camera": "pi1", "size": [640, 480], "image": text(image), "unit": "px"}),
+    "JSON with a data URI": lambda image: json.dumps({"t": 1, "frame": {"src": uri(image)}}, indent=1),
+    "JSON list": lambda image: json.dumps([{"ts": 1, "values": {"photo": text(image)}}]),
+    "JSON of PHP": lambda image: json.dumps({"data": uri(image)}).replace("/", "\\/"),
+    "JSON of .NET": lambda image: json.dumps({"data": text(image)}).replace("+", "\\u002B"),
+    "JSON of Gson": lambda image: json.dumps({"data": text(image)}).replace("=", "\\u003d"),
+    "JSON in lines": lambda image: json.dumps({"data": base64.encodebytes(image).decode()}),
+    "JSON cut short": lambda image: json.dumps({"data": text(image)})[:-2],
+    "hex": lambda image: image.hex(),
+    "hex of xxd": lambda image: image.hex(" ", 30).upper().replace(" ", "\n") + "\n",
+    "hex in pairs": lambda image: image.hex(" "),
+    "hex with colons": lambda image: image.hex(":"),
+    "hex with 0x": lambda image: "0x" + image.hex(),
+    "bytea": lambda image: "\\x" + image.hex(),
+    "percent": lambda image: quote(text(image), safe=""),
+    "small percent": lambda image: quote(text(image), safe="").replace("%2B", "%2b").replace("%2F", "%2f"),
+    "a data URI in percent": lambda image: quote(uri(image), safe=""),
+    "a form": lambda image: f"pi=1&image={quote_plus(text(image))}&unit=px",
+    "a form that is not encoded": lambda image: f"image={text(image)}",
+    "a form with a data URI": lambda image: f"image={quote_plus(uri(image))}",
+    "UTF-8 with a mark": lambda image: b"\xef\xbb\xbf" + text(image).encode(),
+    "UTF-16": lambda image: text(image).encode("utf-16"),
+    "UTF-16, big-endian": lambda image: b"\xfe\xff" + text(image).encode("utf-16-be"),
+    "a string of C": lambda image: text(image).encode() + b"\0",
+    "a raw image after a line's end": lambda image: b"\r\n" + image,
+    "HTTP": lambda image: b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\n\r\n" + image,
+    "a POST": lambda image: b"POST /upload HTTP/1.1\r\nHost: x\r\n\r\n" + text(image).encode(),
+    "an MJPEG part": lambda image: b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: 1\r\n\r\n" + image,
+    "bare headers": lambda image: b"Content-Type: image/jpeg\n\n" + image,
+    "a multipart form": lambda image: part("", b"pi1") + b"\r\n" + part('; name="i"', image) + b"--\r\n",
+    "a multipart form in base64": lambda image: part("", b"1") + b"\r\n" + part("", text(image).encode()) + b"--\r\n",
+}
+
+
+@pytest.mark.parametrize("wrapping", WRAPPED)
+@pytest.mark.parametrize("image", [nobody(), nobody(8, 8) + b"\0\xff\xfb\xef\xbe", STARTS["png"] + bytes(range(256))])
+def test_what_others_wrap_an_image_in_comes_off(wrapping: str, image: bytes) -> None:
+    wrapped = WRAPPED[wrapping](image)
+    assert decode(wrapped if isinstance(wrapped, bytes) else wrapped.encode(), max_bytes=LIMIT) == image
+
+
+@pytest.mark.parametrize("wrapping", ["JSON", "bytes of Python", "a multipart form", "hex", "HTTP"])
+def test_a_bitmap_and_a_webp_come_off_too(wrapping: str) -> None:
+    for image in (b"BM\x36\x84\x03\0\0\0\0\0\x36" + bytes(50), b"RIFF\x24\0\0\0WEBPVP8 " + bytes(50)):
+        wrapped = WRAPPED[wrapping](image)
+        assert decode(wrapped if isinstance(wrapped, bytes) else wrapped.encode(), max_bytes=LIMIT) == image
+
+
+@pytest.mark.parametrize(
+    ("payload", "name"),
+    [
+        (b"\0\0\0\x18ftypheic" + bytes(50), "HEIC"),
+        (b"\0\0\0\x18ftypavif" + bytes(50), "AVIF"),
+        (b"\n<!DOCTYPE html><html>404", "HTML"),
+        (b"%PDF-1.4 \xff", "PDF"),
+        (b"PK\x03\x04\x14", "ZIP"),
+        (b'{"type": "Buffer", "data": [255, 216, 255]}', "JSON"),
+        (b'[1, "text", {"image": "not base64"}]', "JSON"),
+    ],
+)
+def test_what_is_not_read_is_named_by_how_it_begins(payload: bytes, name: str) -> None:
+    with pytest.raises(PayloadError, match=f"^the payload begins like {name}, "):
+        decode(payload, max_bytes=LIMIT)
+
+
+def test_what_nobody_knows_is_shown() -> None:
+    with pytest.raises(PayloadError, match=r"it begins with b'\\x07hello, world'$"):
+        decode(b"\x07hello, world", max_bytes=LIMIT)
+    with pytest.raises(PayloadError) as refused:
+        decode(b"\n\x1b[2J" + 10_000 * b"\xff", max_bytes=LIMIT)
+    assert str(refused.value).isprintable()
+    assert len(str(refused.value)) < 200
+
+
+MIB = 2**20
+HOSTILE = {
+    "quotes": b"[" + 4 * MIB * b'"',
+    "starts in quotes": 800_000 * b'["data:',
+    "escapes": b'["/9j/' + MIB * b"\\u002f",
+    "backslashes": b'["/9j/' + 5 * MIB * b"\\",
+    "percent": 2 * MIB * b"%2B",
+    "bare percent": 5 * MIB * b"%",
+    "brackets": 5 * MIB * b"[",
+    "white space": 5 * MIB * b" \n",
+    "other white space": 5 * MIB * b"\x0c",
+    "headers": b"--x\r\n" + 2 * MIB * b"\r\n",
+    "headers and blanks": b"A:" + 2 * MIB * b"\n\n ",
+    "fields": 2 * MIB * b"a=",
+    "hex": b"ffd8ff:" + 2 * MIB * b"ff:",
+    "UTF-16": b"\xff\xfe" + 3 * MIB * b"\0\xd8",
+    "nothing": 5 * MIB * b"\0",
+    "marks": 2 * MIB * b"\xef\xbb\xbf",
+    "base64 in JSON": b'{"image": "' + base64.b64encode(STARTS["jpeg"] + bytes(4 * MIB)) + b'"}',
+}
+
+
+@pytest.mark.parametrize("payload", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_payload_takes_time_and_memory_by_its_size(payload: bytes) -> None:
+    began = time.process_time()
+    with suppress(PayloadError):
+        decode(payload, max_bytes=30 * MIB)
+    assert time.process_time() - began < 0.2, "so that 28 MB take less than a second"
+    tracemalloc.start()
+    with suppress(PayloadError):
+        decode(payload, max_bytes=30 * MIB)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * len(payload)
 
 
 @given(st.binary())

@@ -1,5 +1,6 @@
 """The MQTT connection against peers that a broker would never be; a real broker is for tests/integration."""
 
+import itertools
 import logging
 import socket
 import threading
@@ -10,11 +11,15 @@ from pathlib import Path
 
 import pytest
 from posture_common import mqtt
-from posture_common.mqtt import Broker, Connection, ConnectionLostError
+from posture_common.mqtt import Broker, Connection, ConnectionLostError, Mishap
+from posture_common.packets import read_publish
 from posture_common.service import LastingError
+
+from tests.support.waiting import wait_until
 
 CONNACK = bytes.fromhex("20 03 00 00 00")
 SUBACK = bytes.fromhex("90 04 00 01 00 01")
+PUBACK, PUBREC, PUBCOMP = (bytes.fromhex(f"{first} 02 00 07") for first in ("40", "50", "70"))
 PUBLISH = bytes.fromhex("32 0c 00 06") + b"images" + bytes.fromhex("00 07 00") + b"x"
 
 
@@ -126,13 +131,12 @@ def test_a_certificate_file_that_is_none_is_named(tmp_path: Path) -> None:
 @pytest.mark.timeout(20)
 def test_messages_are_iterated_until_the_interruption() -> None:
     with peer(answering(CONNACK, SUBACK + 3 * PUBLISH)) as broker, connection(broker, topics=["images"]) as open_one:
-        deadline = time.monotonic() + 10
-        while open_one._incoming.qsize() < 3 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        open_one.interrupt()
-        batches = list(open_one.batches(2))
-        assert [len(batch) for batch in batches] == [2, 1]
-        taken = [message for batch in batches for message in batch]
+        taken = []
+        for batch in open_one.batches(2):
+            assert len(batch) <= 2
+            taken += batch
+            if len(taken) == 3:
+                open_one.interrupt()
         assert [(message.topic, message.payload, message.properties) for message in taken] == 3 * [("images", b"x", {})]
         assert not open_one.lost
 
@@ -190,17 +194,106 @@ def test_a_refused_message_carries_the_brokers_reason() -> None:
         assert error.code == 0x97
 
 
+@pytest.mark.parametrize(
+    "nonsense",
+    [bytes.fromhex("32 03 00 06") + b"i", bytes.fromhex("f0 00"), bytes.fromhex("90 02 00 01")],
+    ids=["a message without id", "an unknown packet", "half an answer"],
+)
 @pytest.mark.timeout(20)
-def test_nonsense_in_the_middle_is_a_lost_connection(caplog: pytest.LogCaptureFixture) -> None:
+def test_nonsense_in_the_middle_is_a_lost_connection(nonsense: bytes, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL)
     entered = threading.Event()
 
     def serve(connection: socket.socket) -> None:
         answering(CONNACK, SUBACK)(connection)
         entered.wait(10)
-        connection.sendall(PUBLISH.replace(b"images", b"\xff\xfe\xfd\xfc\xfb\xfa"))
+        connection.sendall(nonsense)
 
     with peer(serve) as broker, connection(broker, topics=["images"]) as open_one:
         entered.set()
         with pytest.raises(ConnectionLostError):
             next(open_one.batches(10))
+
+
+@pytest.mark.timeout(20)
+def test_a_message_that_cannot_be_read_is_acknowledged_counted_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    answers = bytearray()
+    mishaps: list[tuple[str, Mishap]] = []
+
+    def serve(connection: socket.socket) -> None:
+        answering(CONNACK, SUBACK + 2 * PUBLISH.replace(b"images", b"\xff\xfe\xfd\xfc\xfb\xfa") + PUBLISH)(connection)
+        while len(answers) < 2 * len(PUBACK):
+            answers.extend(connection.recv(4096))
+
+    with (
+        peer(serve) as broker,
+        connection(broker, topics=["images"], on_mishap=lambda *mishap: mishaps.append(mishap)) as open_one,
+    ):
+        [[message]] = itertools.islice(open_one.batches(10), 1)
+        assert message.payload == b"x"
+    assert answers.startswith(2 * PUBACK)
+    assert mishaps == 2 * [("", Mishap.UNREADABLE)]
+    assert len([line for line in caplog.messages if "cannot be read" in line]) == 1
+
+
+@pytest.mark.timeout(20)
+def test_a_broker_that_sends_what_waits_before_it_answers_is_waited_for() -> None:
+    def serve(connection: socket.socket) -> None:
+        answering(CONNACK)(connection)
+        connection.recv(4096)
+        for byte in 4 * PUBLISH:
+            connection.sendall(bytes([byte]))
+            time.sleep(0.04)  # 2.2 s for all, where an answer is waited for for one
+        connection.sendall(SUBACK)
+
+    with peer(serve) as broker, connection(broker, topics=["images"]) as open_one:
+        assert len(list(itertools.islice(open_one.batches(1), 4))) == 4
+
+
+@pytest.mark.timeout(20)
+def test_a_message_of_an_earlier_subscription_with_qos_2_is_taken_once_and_acknowledged() -> None:
+    answers = bytearray()
+
+    def serve(connection: socket.socket) -> None:
+        answering(CONNACK, SUBACK + b"\x3c" + PUBLISH[1:])(connection)
+        while len(answers) < len(PUBREC):
+            answers.extend(connection.recv(4096))
+        connection.sendall(bytes.fromhex("62 02 00 07"))  # PUBREL
+        while len(answers) < len(PUBREC + PUBCOMP):
+            answers.extend(connection.recv(4096))
+
+    with peer(serve) as broker, connection(broker, topics=["images"]) as open_one:
+        [[message]] = itertools.islice(open_one.batches(10), 1)
+        assert (message.qos, message.redelivered) == (2, True)
+        message.acknowledge()
+        wait_until(lambda: len(answers) >= len(PUBREC + PUBCOMP), timeout=10, describe="it is completed")
+    assert answers.startswith(PUBREC + PUBCOMP)
+
+
+@pytest.mark.timeout(20)
+def test_messages_with_qos_0_find_as_much_room_as_there_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = b"\x30\x0a\x00\x06images\x00x"
+    monkeypatch.setattr(mqtt, "QOS_0_BYTES_MAX", 100 * read_publish(small[0], small[2:]).weight)
+    mishaps: list[tuple[str, Mishap]] = []
+    with (
+        peer(answering(CONNACK, SUBACK + 60 * small + PUBLISH)) as broker,
+        connection(broker, topics=["images"], on_mishap=lambda *mishap: mishaps.append(mishap)) as open_one,
+    ):
+        lanes = open_one._incoming._lanes
+        wait_until(lambda: len(lanes) == 2, timeout=5, describe="all are here")
+        taken = []
+        for batch in open_one.batches(10):
+            taken += batch
+            if any(message.qos == 1 for message in batch):
+                break
+        assert 0 < len(taken) <= 10, "the one with QoS 1 waits behind none of the others"
+        assert mishaps == 10 * [("images", Mishap.DROPPED)]
+        for message in taken:
+            message.acknowledge()
+        open_one.interrupt()
+    assert len(mishaps) == 60 - len(taken) + 1
+    lines = [line for line in caplog.messages if "QoS 0" in line]
+    assert len(lines) == 2
+    assert f"{50 - len(taken) + 1} messages with QoS 0 are lost" in lines[1]

@@ -4,6 +4,7 @@ import copy
 from typing import Any
 
 import pytest
+from posture_common.epochs import EPOCH_MAX
 
 from posture_edge.job import TemplateError, job_name, render
 
@@ -24,6 +25,10 @@ TEMPLATE: dict[str, Any] = {
         },
     },
 }
+
+
+def test_the_name_of_the_last_epoch_fits() -> None:
+    assert len(job_name(40 * "p", EPOCH_MAX)) <= 63
 
 
 def rendered(template: Any = TEMPLATE, **more: Any) -> dict[str, Any]:

@@ -1,12 +1,15 @@
 """The offloader's looks and steps against a world in memory: what holds whenever it is killed and whatever fails."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from unittest import mock
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from posture_common.epochs import Assignment
+from posture_offloader import records
 
 from posture_edge import load
 from tests.support.worlds import READY_AFTER_S, TEMPLATE, World, read_loads
@@ -248,3 +251,32 @@ def test_whenever_it_is_killed_it_goes_on_and_epochs_only_grow(kill_at: int, aga
         assert epochs == sorted(set(epochs))
     running = [each for each in lab.analyzers.values() if not each.finished]
     assert len(running) == 2
+
+
+@pytest.mark.parametrize("epoch", [10**9, 10**9 - 1, 5 * 10**8, 10**6 + 1])
+@pytest.mark.parametrize("when", ["before the first look", "meanwhile"])
+def test_an_epoch_that_nobody_can_have_reached_is_neither_followed_nor_remembered(
+    world: Make, epoch: int, when: str
+) -> None:
+    lab = world()
+    if when == "meanwhile":
+        lab.run(30)
+    lab.assignments["pi1"] = Assignment(epoch=epoch, node="orin")
+    lab.run(60)
+    assert node_of(lab) == "nuc"
+    assert lab.assignments["pi1"].epoch < 10
+    assert records.read("pi1", lab.texts["pi1"]).last_epoch < 10
+    lab.loads["nuc"] = 75
+    lab.run(30)
+    assert node_of(lab) == "agx"
+
+
+def test_a_record_with_such_an_epoch_is_begun_anew(world: Make) -> None:
+    lab = world()
+    lab.run(30)
+    record = records.read("pi1", lab.texts["pi1"])
+    lab.texts["pi1"] = records.write(replace(record, last_epoch=10**18))
+    lab.version += 1
+    lab.run(60)
+    assert node_of(lab) == "nuc"
+    assert records.read("pi1", lab.texts["pi1"]).last_epoch < 10

@@ -53,7 +53,7 @@ class ScriptedConnection:
         def acknowledge() -> None:
             self.acknowledged += 1
 
-        self._incoming.put(Message("posture/results/pi1", payload, {}, False, acknowledge))
+        self._incoming.put(Message("posture/results/pi1", payload, {}, acknowledge))
 
     def batches(self, _limit: int) -> Iterator[list[Message]]:
         while (item := self._incoming.get(timeout=10)) is not None:
