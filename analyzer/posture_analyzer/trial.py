@@ -15,7 +15,7 @@ import threading
 from dataclasses import asdict, dataclass, replace
 from typing import Self
 
-from posture_common.epochs import STREAMS
+from posture_common.epochs import trial_topic
 from posture_common.mqtt import Broker, Connection, ConnectionLostError, PublishRefusedError
 from posture_common.service import LastingError
 
@@ -78,7 +78,7 @@ class Trial:
 
     def __init__(self, broker: Broker, *, stream: str, workers: int) -> None:
         self._broker = broker
-        self._topic = f"{STREAMS}/{stream}/trial"
+        self._topic = trial_topic(stream)
         self._client_id = f"posture-trial-{stream}-{secrets.token_hex(4)}"
         self._note = Note(owner=secrets.token_hex(8), workers=workers)
         self._suspects = 0

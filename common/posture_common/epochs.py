@@ -2,6 +2,7 @@
 
 posture/streams/<stream>/assignment        the offloader: the epoch that the stream belongs to
 posture/streams/<stream>/<epoch>/status    the analyzer of that epoch: what it does
+posture/streams/<stream>/trial             the analyzer at work: which image may end it (posture_analyzer/trial.py)
 """
 
 import re
@@ -71,6 +72,11 @@ class Status(_Payload):
 def assignment_topic(stream: str) -> str:
     """Return the topic of a stream's assignment."""
     return f"{STREAMS}/{stream}/{ASSIGNMENT}"
+
+
+def trial_topic(stream: str) -> str:
+    """Return the topic on which a stream's analyzers note what the one before them died of."""
+    return f"{STREAMS}/{stream}/trial"
 
 
 def status_topic(stream: str, epoch: int) -> str:

@@ -24,6 +24,7 @@ from posture_common.epochs import (
     assignment_topic,
     epoch_of,
     status_topic,
+    trial_topic,
 )
 from posture_common.mqtt import Broker, Connection, ConnectionLostError, Message
 from posture_common.service import LastingError, Stop, delays
@@ -97,6 +98,7 @@ class Board:
     def withdraw(self, stream: str) -> None:
         """Take the stream's assignment away."""
         self._retain(assignment_topic(stream), "")
+        self._retain(trial_topic(stream), "")
 
     def forget_state(self, stream: str, epoch: int) -> None:
         """Take an epoch's state away."""

@@ -19,7 +19,7 @@ from tests.support.handovers import STREAM, Assigner
 from tests.support.mosquitto import NEW, OLD, Mosquitto
 from tests.support.waiting import wait_until
 
-ACCESS = "topic read posture/streams/#\ntopic write posture/streams/+/+/status\n"
+ACCESS = "topic read posture/streams/#\ntopic write posture/streams/+/+/status\ntopic write posture/streams/+/trial\n"
 
 
 def settings(broker: Broker, **more: str) -> AnalyzerSettings:

@@ -109,7 +109,7 @@ def test_one_death_is_forgiven(broker: Broker, database: Database, tmp_path: Pat
 def test_a_broker_that_refuses_the_note_does_not_stop_the_stream(
     mosquittos: dict[str, Mosquitto], database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(brokers, "ACL", brokers.ACL.replace("topic readwrite posture/streams/#\n", "", 1))
+    monkeypatch.setattr(brokers, "ACL", brokers.ACL.replace("topic write posture/streams/+/trial\n", "", 1))
     with (
         Broker(mosquittos[NEW], tmp_path / "broker", pis=["pi1"]) as broker,
         programs.analyzer(broker, database, tmp_path) as program,

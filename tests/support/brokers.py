@@ -27,6 +27,7 @@ topic read images/#
 topic write posture/results/#
 topic read posture/streams/#
 topic write posture/streams/+/+/status
+topic write posture/streams/+/trial
 topic read $SYS/broker/#
 user {OFFLOADER}
 topic read posture/#
