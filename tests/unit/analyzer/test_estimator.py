@@ -127,6 +127,7 @@ def test_a_model_that_stumbles_is_replaced(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(estimator, "create", lambda _file: Stumbling())
     with Analyst(AnalysisSettings(passes=1)) as analyst:
+        analyst.analyse(CAMERA)
         assert analyst.analyse(CAMERA).problem == "the pose model failed on this picture"
         assert made.count("made") == 2
         assert analyst.analyse(CAMERA).posture.posture_status == "No person detected"
