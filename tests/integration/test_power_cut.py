@@ -12,6 +12,7 @@ from posture_analyzer.pipeline import Pipeline
 from posture_analyzer.settings import AnalyzerSettings
 from posture_common.mqtt import Message
 from posture_common.service import Stop
+from pydantic import SecretStr
 
 from tests.support.databases import Database
 from tests.support.images import nobody
@@ -54,7 +55,7 @@ def test_pictures_and_their_folders_are_on_the_disk_before_the_row_is_committed(
 
     monkeypatch.setattr(analyzer_database.Database, "insert", inserting)
     settings = AnalyzerSettings(
-        stream="pi1", database_url=database.url, images_dir=tmp_path / "images", workers=1, passes=1
+        stream="pi1", database_url=SecretStr(database.url), images_dir=tmp_path / "images", workers=1, passes=1
     )
     settings.images_dir.mkdir()
     with Pipeline(settings, Stop()) as pipeline:
