@@ -129,6 +129,11 @@ class _OneRequest(WSGITask):  # type: ignore[misc]  # waitress is not annotated
 class _Channel(HTTPChannel):  # type: ignore[misc]  # waitress is not annotated
     task_class = _OneRequest
 
+    def handle_error(self) -> None:
+        # A request that waitress cannot parse is somebody else's error: it costs its connection and no line of the log.
+        log.debug("a connection to /metrics ended", exc_info=True)
+        self.handle_close()
+
 
 class _Server(TcpWSGIServer):  # type: ignore[misc]  # waitress is not annotated
     """Waitress, with bounds that hold against connections that say nothing or very little.
@@ -221,6 +226,7 @@ def _application(
 
     def application(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         path = environ["PATH_INFO"]
+        log.debug("asked for %r", path)
         if path == "/metrics":
             answer: Iterable[bytes] = metrics(environ, start_response)
             return answer

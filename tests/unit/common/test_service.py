@@ -178,6 +178,25 @@ def test_requests_in_a_row_get_one_answer_at_most() -> None:
         assert get(port, "/healthz") == (200, "ok\n")
 
 
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET http://[x HTTP/1.1\r\n\r\n",
+        b"\0\xff\r\n\r\n",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n",
+        b"GET / HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
+    ],
+)
+def test_an_odd_request_costs_neither_the_server_nor_a_line_of_the_log(
+    request_: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = free_port()
+    with caplog.at_level("INFO"), status_server("127.0.0.1", port, alive=lambda: None, ready=lambda: None):
+        assert b" 200 " not in answer(port, request_)
+        assert get(port, "/healthz") == (200, "ok\n")
+    assert caplog.records == []
+
+
 @pytest.mark.parametrize("beyond", [b"X: " + 10_000 * b"a", b"Content-Length: 10000000"])
 def test_a_request_beyond_reason_is_refused(beyond: bytes) -> None:
     port = free_port()
