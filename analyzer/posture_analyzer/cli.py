@@ -4,7 +4,8 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,7 +80,8 @@ def _image(files: list[Path], *, as_json: bool, save_to: Path | None) -> int:
         _make(save_to)
     results: list[FileResult] = []
     try:
-        from .files import analyse_files
+        with _uninterrupted():
+            from .files import analyse_files
 
         for result in analyse_files(files, settings, save_to=save_to):
             results.append(result)  # noqa: PERF402  (what is there stays there when a later one stops it)
@@ -94,6 +96,16 @@ def _image(files: list[Path], *, as_json: bool, save_to: Path | None) -> int:
         raise
     _show(results, as_json=as_json)
     return 1 if any(result.failed for result in results) else 0
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of the block: what MediaPipe imports swallows it, or cannot be imported again."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _make(directory: Path) -> None:

@@ -208,6 +208,19 @@ def test_an_interrupt_prints_what_there_is(tmp_path: Path, as_json: bool) -> Non
     assert not list(out.glob(".*")), "half of a picture"
 
 
+@pytest.mark.parametrize("library", ["numpy", "cv2", "_framework_bindings"])
+def test_an_interrupt_of_the_start_is_one_line(tmp_path: Path, library: str) -> None:
+    (tmp_path / "a.jpg").write_bytes(nobody())
+    command = [COMMAND, "image", *[str(tmp_path / "a.jpg")] * 500, "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        libraries = Path(f"/proc/{process.pid}/maps")
+        wait_until(lambda: library in libraries.read_text(), timeout=20, describe=f"{library} is loaded", pause=0.001)
+        process.send_signal(signal.SIGINT)
+        output, error = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert error == f"posture-analyzer: interrupted after {len(json.loads(output))} of 500 files\n"
+
+
 def test_results_are_printed_although_a_later_file_ends_the_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
