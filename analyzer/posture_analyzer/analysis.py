@@ -50,8 +50,6 @@ class Analyst:
         self._settings = settings
         self._sandbox = Sandbox(max_pixels=settings.max_pixels, jpeg_quality=settings.jpeg_quality)
         self._estimator = estimator.create(settings.model_file)
-        # The first inference builds the graph, 0.2 s that no image should wait for.
-        self._estimator.landmarks(np.zeros((picture.LONGEST_SIDE, picture.LONGEST_SIDE, 3), np.uint8))
 
     def __enter__(self) -> Self:
         return self

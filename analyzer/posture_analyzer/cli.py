@@ -2,13 +2,20 @@
 
 import argparse
 import json
+import signal
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from posture_common.service import EXIT_REFUSED, FailedError, LastingError, set_up_logging, stop_on_signals
 from posture_common.settings import SettingsError
 
 from .settings import AnalysisSettings, AnalyzerSettings
+
+if TYPE_CHECKING:
+    from .files import FileResult
 
 # The modules with MediaPipe are imported where they are used: a wrong setting or --help need not wait for it.
 
@@ -72,13 +79,51 @@ def _image(files: list[Path], *, as_json: bool, save_to: Path | None) -> int:
     settings = AnalysisSettings.read()
     set_up_logging("ERROR")
 
-    from .files import analyse_files, table
-
+    if save_to is not None:
+        _make(save_to)
+    results: list[FileResult] = []
     try:
-        results = list(analyse_files(files, settings, save_to=save_to))
+        with _uninterrupted():
+            from .files import analyse_files
+
+        for result in analyse_files(files, settings, save_to=save_to):
+            results.append(result)  # noqa: PERF402  (what is there stays there when a later one stops it)
+    except KeyboardInterrupt:
+        if results or as_json:
+            _show(results, as_json=as_json)
+        print(f"posture-analyzer: interrupted after {len(results)} of {len(files)} files", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except Exception:
+        if results:
+            _show(results, as_json=as_json)
+        raise
+    _show(results, as_json=as_json)
+    return 1 if any(result.failed for result in results) else 0
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of the block: what MediaPipe imports swallows it, or cannot be imported again."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _make(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise LastingError(
-            f"cannot write {error.filename}: {error.strerror}; choose another --save directory"
-        ) from None
-    print(json.dumps([result.as_dict() for result in results], indent=2) if as_json else table(results))
-    return 1 if any(result.unreadable for result in results) else 0
+        raise LastingError(f"cannot make {directory}: {error.strerror}; choose another --save directory") from None
+
+
+def _show(results: Sequence["FileResult"], *, as_json: bool) -> None:
+    if as_json:
+        text = json.dumps([result.as_dict() for result in results], indent=2)
+    else:
+        from .files import table
+
+        text = table(results)
+    encoding = sys.stdout.encoding
+    print(text.encode(encoding, errors="replace").decode(encoding), flush=True)

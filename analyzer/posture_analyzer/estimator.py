@@ -13,7 +13,8 @@ import numpy as np
 from posture_common.service import LastingError
 
 from .angles import Landmarks
-from .picture import Pixels
+from .picture import LONGEST_SIDE, Pixels
+from .remarks import remarks
 
 
 def _import_mediapipe() -> Any:
@@ -49,7 +50,8 @@ class FullEstimator:
 
     def landmarks(self, pixels: Pixels) -> Landmarks | None:
         """See `Estimator`."""
-        found = self._pose.process(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)).pose_landmarks
+        with remarks.of_an_inference():
+            found = self._pose.process(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)).pose_landmarks
         return None if found is None else _in_pixels(found.landmark, pixels)
 
     def close(self) -> None:
@@ -82,7 +84,8 @@ class FileEstimator:
     def landmarks(self, pixels: Pixels) -> Landmarks | None:
         """See `Estimator`."""
         image = mp.Image(image_format=mp.ImageFormat.SRGB, data=cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
-        found = self._landmarker.detect(image).pose_landmarks
+        with remarks.of_an_inference():
+            found = self._landmarker.detect(image).pose_landmarks
         return _in_pixels(found[0], pixels) if found else None
 
     def close(self) -> None:
@@ -91,8 +94,12 @@ class FileEstimator:
 
 
 def create(model_file: Path | None) -> Estimator:
-    """Return the estimator of the model in the file, or of the full model that comes with mediapipe."""
-    return FullEstimator() if model_file is None else FileEstimator(model_file)
+    """Return the estimator of the model in the file, or of the full model that comes with mediapipe, warmed up."""
+    with remarks.of_a_new_model():
+        estimator = FullEstimator() if model_file is None else FileEstimator(model_file)
+        # The first inference builds the graph, 0.2 s that no image should wait for.
+        estimator.landmarks(np.zeros((LONGEST_SIDE, LONGEST_SIDE, 3), np.uint8))
+    return estimator
 
 
 def _in_pixels(landmarks: Any, pixels: Pixels) -> Landmarks:

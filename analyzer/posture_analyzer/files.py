@@ -1,6 +1,9 @@
 """`posture-analyzer image`: image files to postures, as a table or as the shape that tools read."""
 
+import errno
 import itertools
+import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,41 +22,83 @@ class FileResult:
     file: Path
     posture: Posture
     problem: str | None = None
-    unreadable: bool = False
-    """The file itself could not be read, so nothing is known of the image."""
+    """Why there is no posture, or no annotated picture."""
+    failed: bool = False
+    """The file could not be read, or its annotated picture not be written: the image itself is not to blame."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the result as DESIGN's shape; angles in degrees, rounded to hundredths, None where not measured."""
+        """Return the result as tools read it; angles in degrees, rounded to hundredths, None where not measured."""
         values = {
             name: round(value, 2) if isinstance(value, float) else value for name, value in asdict(self.posture).items()
         }
-        return {"file": str(self.file), **values}
+        return {"file": str(self.file), **values, "problem": self.problem}
 
 
 def analyse_files(files: Sequence[Path], settings: AnalysisSettings, *, save_to: Path | None) -> Iterator[FileResult]:
-    """Yield what is found in each file; write the annotated pictures into `save_to` where given."""
-    taken = {file.resolve() for file in files}
+    """Yield what is found in each file; write the annotated pictures into the directory `save_to` where given.
+
+    What is wrong with one file is its result's problem, and the others follow.
+    """
+    taken = {os.path.realpath(file) for file in files}
     with Analyst(settings) as analyst:
         for file in files:
             try:
-                image = file.read_bytes()
+                image = _read(file, max_bytes=settings.max_image_bytes)
             except OSError as error:
                 problem = f"cannot read the file: {error.strerror}"
-                yield FileResult(file, undecodable(problem).posture, problem, unreadable=True)
+                yield FileResult(file, undecodable(problem).posture, problem, failed=True)
                 continue
             analysis = analyst.analyse(image)
+            unsaved = None
             if save_to is not None and analysis.annotated is not None:
-                save_to.mkdir(parents=True, exist_ok=True)
-                gallery.save(_free_name(save_to, file.stem, taken), analysis.annotated)
-            yield FileResult(file, analysis.posture, analysis.problem)
+                unsaved = _save(save_to, file.stem, analysis.annotated, taken)
+            yield FileResult(file, analysis.posture, analysis.problem or unsaved, failed=unsaved is not None)
 
 
-def _free_name(directory: Path, stem: str, taken: set[Path]) -> Path:
+def _read(file: Path, *, max_bytes: int) -> bytes:
+    """Return the file's bytes; never wait for a pipe, or read on for ever.
+
+    Raises:
+        OSError: there is no such file, it cannot be read, or it has more than `max_bytes`.
+    """
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
+    with open(descriptor, "rb") as opened:  # noqa: PTH123  (it is open already)
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is a pipe or a device, not a regular file")
+        image = opened.read(max_bytes + 1)
+    if len(image) > max_bytes:
+        raise OSError(errno.EFBIG, f"it has more than the {max_bytes} bytes of POSTURE_MAX_IMAGE_BYTES")
+    return image
+
+
+def _save(directory: Path, stem: str, picture: bytes, taken: set[str]) -> str | None:
+    """Write an annotated picture; return what prevents that, or None."""
+    try:
+        path = _free_name(directory, stem, taken)
+        gallery.save(path, picture)
+    except OSError as error:
+        return f"cannot write the annotated picture into {directory}: {error.strerror}"
+    return None
+
+
+def _free_name(directory: Path, stem: str, taken: set[str]) -> Path:
     """Return a name that neither a file to analyse nor an earlier picture of this run has, and take it."""
-    names = itertools.chain([f"{stem}.jpg"], (f"{stem}-{number}.jpg" for number in itertools.count(2)))
-    path = next(path for path in (directory / name for name in names) if path.resolve() not in taken)
-    taken.add(path.resolve())
+    longest = gallery.longest_name(directory)
+    endings = itertools.chain([".jpg"], (f"-{number}.jpg" for number in itertools.count(2)))
+    paths = (directory / f"{_shortened(stem, longest - len(ending))}{ending}" for ending in endings)
+    path = next(path for path in paths if os.path.realpath(path) not in taken)
+    taken.add(os.path.realpath(path))
     return path
+
+
+def _shortened(text: str, longest: int) -> str:
+    """Return as many whole characters of the text as fit into `longest` bytes of a file's name."""
+    while len(os.fsencode(text)) > longest:
+        text = text[:-1]
+    return text
 
 
 def table(results: Sequence[FileResult]) -> str:
@@ -61,7 +106,7 @@ def table(results: Sequence[FileResult]) -> str:
     header = ("file", "status", "neck", "body", "+-", "confidence")
     rows = [
         (
-            str(result.file).encode(errors="replace").decode(),  # a name need not be text
+            "".join(character if character.isprintable() else "?" for character in str(result.file)),
             result.posture.posture_status,
             _degrees(result.posture.neck_angle),
             _degrees(result.posture.body_angle),

@@ -1,12 +1,15 @@
 """Where annotated pictures are kept: one file an image, complete or not there at all."""
 
+import errno
 import hashlib
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 _STRANGE = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST_STEM = 100
+_PART = ".{}.part"
 
 
 def picture_path(images_dir: Path, *, pi_id: str, filename: str | None, key: str) -> Path:
@@ -18,21 +21,46 @@ def picture_path(images_dir: Path, *, pi_id: str, filename: str | None, key: str
     return images_dir / f"analyzed_images_from_{pi_id}" / f"{stem}-{unique}.jpg"
 
 
+def longest_name(directory: Path) -> int:
+    """Return how many bytes a picture's name may have in the directory, so that `save` can write it."""
+    return os.pathconf(directory, "PC_NAME_MAX") - len(_PART.format(""))
+
+
 def save(path: Path, picture: bytes) -> None:
     """Write the picture so that a crash or a power cut leaves all of it or nothing under its name.
+
+    Only `flush_names` makes sure that the name is there after a power cut.
 
     Raises:
         OSError: the disk is full, or the directory cannot be written.
     """
     path.parent.mkdir(exist_ok=True)
     # The name is the picture's own: after a crash the next try overwrites the leftover.
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(_PART.format(path.name))
     try:
         with part.open("wb") as file:
             file.write(picture)
             file.flush()
             os.fdatasync(file.fileno())
         part.rename(path)
-    except OSError:
+    except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def flush_names(paths: Iterable[Path]) -> None:
+    """Make the names of saved pictures last through a power cut, and those of their folders, which may be new.
+
+    Raises:
+        OSError: the disk fails.
+    """
+    folders = {path.parent for path in paths}
+    for folder in sorted(folders | {folder.parent for folder in folders}):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # Some network file systems cannot flush a folder, and need not.
+                raise
+        finally:
+            os.close(descriptor)

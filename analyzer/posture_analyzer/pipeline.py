@@ -255,6 +255,7 @@ class Pipeline:
         return batch
 
     def _save(self, batch: Sequence[Done]) -> None:
+        paths = []
         for done in batch:
             work = done.work
             if done.analysis.annotated is not None:
@@ -262,6 +263,8 @@ class Pipeline:
                     self._settings.images_dir, pi_id=work.pi_id, filename=work.filename, key=work.image_id
                 )
                 gallery.save(path, done.analysis.annotated)
+                paths.append(path)
+        gallery.flush_names(paths)
 
     def _commit(self, batch: Sequence[Done], database: Database) -> None:
         rows = {done.work.key: self._row(done) for done in batch}

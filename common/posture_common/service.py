@@ -3,21 +3,30 @@
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
-from socketserver import TCPServer, ThreadingMixIn
-from typing import TYPE_CHECKING, Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from typing import TYPE_CHECKING
 
 from prometheus_client import make_wsgi_app
+from waitress.channel import HTTPChannel
+from waitress.server import TcpWSGIServer
+from waitress.task import WSGITask
+from waitress.wasyncore import close_all
 
 if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIEnvironment
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 log = logging.getLogger(__name__)
+
+CONNECTIONS = 100
+"""Connections open at a time to /metrics, /healthz and /readyz; one more closes the oldest."""
+CONNECTION_S = 10.0
+"""Seconds in which a connection has to send its request and take the answer."""
+REQUEST_BYTES = 8192
 
 EXIT_REFUSED = 78
 """Exit code (EX_CONFIG) when starting again without a change cannot help."""
@@ -113,34 +122,115 @@ def _end_process(death: threading.ExceptHookArgs) -> None:
     os._exit(1)
 
 
-class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
+class _OneRequest(WSGITask):  # type: ignore[misc]  # waitress is not annotated
+    """Answers a request and ends its connection: requests in a row would pile their answers up in memory."""
 
-    def server_bind(self) -> None:
-        # WSGIServer would look up its own name in the DNS, which can take seconds in a lab without one.
-        TCPServer.server_bind(self)
-        self.server_name, self.server_port = "localhost", self.socket.getsockname()[1]
-        self.setup_environ()
+    def start(self) -> None:
+        self.request.headers["CONNECTION"] = "close"
+        super().start()
 
 
-class _Handler(WSGIRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  (the base class names it)
-        log.debug(format, *args)
+class _Channel(HTTPChannel):  # type: ignore[misc]  # waitress is not annotated
+    task_class = _OneRequest
+
+    def handle_error(self) -> None:
+        # A request that waitress cannot parse is somebody else's error: it costs its connection and no line of the log.
+        log.debug("a connection to /metrics ended", exc_info=True)
+        self.handle_close()
+
+
+class _Server(TcpWSGIServer):  # type: ignore[misc]  # waitress is not annotated
+    """Waitress, with bounds that hold against connections that say nothing or very little.
+
+    Its own limit stops accepting, which keeps probes out, and its own timeout begins again at each byte.
+    """
+
+    channel_class = _Channel
+
+    def handle_accept(self) -> None:
+        super().handle_accept()
+        if len(self.active_channels) > CONNECTIONS:
+            oldest = next(iter(self.active_channels.values()))
+            oldest.handle_close()
+
+    def maintenance(self, now: float) -> None:
+        for channel in self.active_channels.values():
+            if channel.creation_time < now - CONNECTION_S:
+                channel.will_close = True
 
 
 @contextmanager
 def status_server(
-    host: str, port: int, *, alive: Callable[[], str | None], ready: Callable[[], str | None]
+    host: str,
+    port: int,
+    *,
+    alive: Callable[[], str | None],
+    ready: Callable[[], str | None],
+    note: Callable[[], str | None] = lambda: None,
 ) -> Iterator[None]:
     """Serve /metrics, /healthz and /readyz while the block runs.
 
-    `alive` and `ready` say what is wrong (answered as 503 with that text) or None. Raises `LastingError` where the
-    port cannot be had.
+    `alive` and `ready` say what is wrong (answered as 503 with that text) or None; `note` says what a person should
+    know although the program is ready, or None. Raises `LastingError` where the port cannot be had.
     """
+    logging.getLogger("waitress").setLevel(logging.ERROR)  # It warns of each request that waits for a worker.
+    server = _Server(
+        _application(alive, ready, note),
+        _sock=_listen(host, port),
+        bind_socket=False,
+        connection_limit=2 * CONNECTIONS,
+        cleanup_interval=1,
+        threads=2,
+        max_request_header_size=REQUEST_BYTES,
+        max_request_body_size=REQUEST_BYTES,
+        asyncore_use_poll=True,
+        log_socket_errors=False,
+        ident=None,
+    )
+    thread = threading.Thread(target=server.run, name="http", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        # Its workers first: they wake the loop through a pipe that the loop closes.
+        server.task_dispatcher.shutdown()
+        server.trigger.pull_trigger(lambda: close_all(server._map, ignore_all=True))
+        thread.join()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return _bound(host, port)
+    except OSError as error:
+        raise LastingError(
+            f"cannot listen on {host}:{port} for /metrics: {error.strerror}; "
+            "stop what uses the port or set POSTURE_HTTP_PORT"
+        ) from None
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """Return a socket on the port of this address; `::` is every address, of IPv4 too."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _application(
+    alive: Callable[[], str | None], ready: Callable[[], str | None], note: Callable[[], str | None]
+) -> "WSGIApplication":
     metrics = make_wsgi_app()
 
-    def app(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+    def application(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         path = environ["PATH_INFO"]
+        log.debug("asked for %r", path)
         if path == "/metrics":
             answer: Iterable[bytes] = metrics(environ, start_response)
             return answer
@@ -150,21 +240,8 @@ def status_server(
         elif (problem := check()) is not None:
             status, text = HTTPStatus.SERVICE_UNAVAILABLE, problem
         else:
-            status, text = HTTPStatus.OK, "ok"
+            status, text = HTTPStatus.OK, "; ".join(filter(None, ["ok", note() if check is ready else None]))
         start_response(f"{status.value} {status.phrase}", [("Content-Type", "text/plain; charset=utf-8")])
         return [f"{text}\n".encode()]
 
-    try:
-        server = make_server(host, port, app, server_class=_Server, handler_class=_Handler)
-    except OSError as error:
-        raise LastingError(
-            f"cannot listen on {host}:{port} for /metrics: {error.strerror}; "
-            "stop what uses the port or set POSTURE_HTTP_PORT"
-        ) from None
-    thread = threading.Thread(target=server.serve_forever, name="http", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        server.shutdown()
-        server.server_close()
+    return application

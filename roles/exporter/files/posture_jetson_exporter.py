@@ -9,10 +9,16 @@ sample: an idle GPU and an unknown one are different things.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import logging
+import socket
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # The GPU's device: any board's names, then the chips of TK1, Nano and TX1, TX2, Xavier, Orin, Thor.
 DEVICES = ("gpu.0", "*.gpu", "gk20a.0", "*.gk20a", "*.gm20b", "*.gp10b", "*.gv11b", "*.ga10b", "*.gb10b")
@@ -27,6 +33,10 @@ PLACES = (
 )
 PATTERNS = (*(place.format(device) for place in PLACES for device in DEVICES), "class/devfreq/gpu-gpc-*/device/load")
 READ_TIMEOUT_S = 1.0
+CONNECTIONS = 200  # open at a time; one more closes the oldest
+ACCEPTED_AT_ONCE = 5
+CONNECTION_S = 10.0  # in which a connection has to send its request
+REQUEST_BYTES = 8192
 
 log = logging.getLogger("posture-jetson-exporter")
 
@@ -102,6 +112,47 @@ class Exporter:
             self._load = error
 
 
+class Server:
+    """Serves the page over HTTP, whatever connections that say nothing or very little do beside it."""
+
+    def __init__(self, page: Callable[[], str]) -> None:
+        self._page = page
+        self._open: dict[asyncio.StreamWriter, None] = {}  # the oldest first
+
+    async def run(self, listener: socket.socket) -> None:
+        """Serve until the process ends."""
+        server = await asyncio.start_server(self._serve, sock=listener, backlog=ACCEPTED_AT_ONCE, limit=REQUEST_BYTES)
+        listener.listen(1024)  # asyncio's backlog is both, and more may wait than are taken at once
+        async with server:
+            await server.serve_forever()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open[writer] = None
+        if len(self._open) > CONNECTIONS:
+            oldest = next(iter(self._open))
+            del self._open[oldest]
+            oldest.transport.abort()
+        try:
+            with suppress(asyncio.TimeoutError, asyncio.LimitOverrunError, EOFError, OSError):
+                request = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), CONNECTION_S)
+                writer.write(await self._answer(request))
+        finally:
+            self._open.pop(writer, None)
+            writer.close()
+
+    async def _answer(self, request: bytes) -> bytes:
+        found = request.startswith((b"GET /metrics ", b"GET /metrics?"))
+        page = await asyncio.get_running_loop().run_in_executor(None, self._page) if found else "see /metrics\n"
+        body = page.encode()
+        head = (
+            f"HTTP/1.1 {'200 OK' if found else '404 Not Found'}",
+            "Content-Type: text/plain; version=0.0.4; charset=utf-8",
+            f"Content-Length: {len(body)}",
+            "Connection: close",
+        )
+        return "".join(f"{line}\r\n" for line in (*head, "")).encode() + body
+
+
 def main() -> None:
     """Serve until SIGTERM ends the process."""
     parser = argparse.ArgumentParser(description="Publishes a Jetson's GPU load for Prometheus.")
@@ -118,28 +169,14 @@ def main() -> None:
     name = metric_name(model if options.board == "auto" else options.board)
     exporter = Exporter(options.sysfs_root, name=name, model=model)
 
-    class Handler(BaseHTTPRequestHandler):
-        timeout = 10
-
-        def do_GET(self) -> None:
-            found = self.path.split("?")[0] == "/metrics"
-            body = (exporter.page() if found else "see /metrics\n").encode()
-            self.send_response(200 if found else 404)
-            self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_request(self, *_: object) -> None:
-            """Say nothing about each scrape."""
-
     host, _separator, port = options.listen.rpartition(":")
+    host = host.strip("[]")
     try:
-        server = ThreadingHTTPServer((host, int(port)), Handler)
+        listener = socket.create_server((host, int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, ValueError, OverflowError) as error:
         parser.exit(78, f"cannot listen on {options.listen}: {error}. Choose another address or port with --listen.\n")
     log.info("%s of %s on http://%s/metrics", name, model or "a board without a model", options.listen)
-    server.serve_forever()
+    asyncio.run(Server(exporter.page).run(listener))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Names of annotated pictures, and how they are written."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -93,6 +94,49 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fdatasync", interrupted)
+    path = path_of("shot.jpg", images_dir=tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        gallery.save(path, b"new")
+    assert not list(path.parent.iterdir())
+
+
 def test_a_missing_images_directory_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         gallery.save(path_of("shot.jpg", images_dir=tmp_path / "not mounted"), b"picture")
+
+
+def test_the_names_are_flushed_with_their_folders_and_those_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[Path] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink()))
+    paths = [path_of(f"{number}.jpg", pi_id=pi_id, images_dir=tmp_path) for pi_id in ("pi1", "pi2") for number in "12"]
+    for path in paths:
+        gallery.save(path, b"picture")
+    gallery.flush_names(paths)
+    assert sorted(flushed) == sorted([tmp_path, *tmp_path.iterdir()])
+    gallery.flush_names([])
+    assert len(flushed) == 3
+
+
+def test_a_file_system_that_cannot_flush_folders_is_used_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(number: int) -> None:
+        def fsync(_descriptor: int) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, "fsync", fsync)
+
+    path = path_of("shot.jpg", images_dir=tmp_path)
+    gallery.save(path, b"picture")
+    failing(errno.EINVAL)
+    gallery.flush_names([path])
+    failing(errno.EIO)
+    with pytest.raises(OSError, match="Input/output error"):
+        gallery.flush_names([path])

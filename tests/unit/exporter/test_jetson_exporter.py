@@ -3,16 +3,18 @@
 import importlib.util
 import os
 import re
+import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from tests.support.crowds import assert_answers, crowd
 from tests.support.waiting import free_port, wait_until
 
 SCRIPT = Path(__file__).parents[3] / "roles/exporter/files/posture_jetson_exporter.py"
@@ -54,7 +56,8 @@ class Board:
             (self.sysfs / link).parent.mkdir(parents=True, exist_ok=True)
             (self.sysfs / link).symlink_to(self.load.parent)
         self.log = directory / "log"
-        self.address = f"127.0.0.1:{free_port()}"
+        self.port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
 
     def model(self, text: str) -> None:
         (self.device_tree / "model").write_bytes(text.encode() + b"\0")
@@ -207,6 +210,47 @@ def test_a_file_that_hangs_costs_no_scrape(tmp_path: Path) -> None:
         with (tmp_path / "fifo").open("w") as writer:
             writer.write("1")
         wait_until(lambda: _samples(board.get()).get(OTHER) == 42, timeout=10, describe=board.log.read_text)
+
+
+def test_silent_and_slow_connections_keep_no_scrape_out(tmp_path: Path) -> None:
+    board = Board(tmp_path)
+    board.load.write_text("420")
+    with board.exporter(wrapper=["prlimit", "--nofile=1024:1024"]), crowd(board.port):
+        for _ in range(5):
+            assert_answers(board.port, "/metrics")
+        assert _samples(board.get())[OTHER] == 42
+
+
+def test_a_connection_ends_although_it_goes_on_talking(tmp_path: Path) -> None:
+    board = Board(tmp_path)
+    with board.exporter(), socket.create_connection(("127.0.0.1", board.port)) as connection:
+        connection.settimeout(0.2)
+
+        def ended() -> bool:
+            try:
+                connection.sendall(b"a")
+                return connection.recv(1) == b""
+            except TimeoutError:
+                return False
+            except ConnectionError:
+                return True
+
+        wait_until(ended, timeout=30, describe="the exporter closes the connection")
+
+
+@pytest.mark.parametrize(
+    "request_", [b"\r\n\r\n", b"\xff\0\r\n\r\n", b"POST /metrics HTTP/1.1\r\n\r\n", 20_000 * b"a", b"GET /metr"]
+)
+def test_an_odd_request_ends_nothing(request_: bytes, tmp_path: Path) -> None:
+    board = Board(tmp_path)
+    board.load.write_text("420")
+    with board.exporter():
+        with socket.create_connection(("127.0.0.1", board.port), timeout=5) as connection, suppress(ConnectionError):
+            connection.sendall(request_)
+            connection.shutdown(socket.SHUT_WR)
+            assert b"420" not in connection.makefile("rb").read()
+        assert _samples(board.get())[OTHER] == 42
+    assert "Traceback" not in board.log.read_text()
 
 
 def test_a_file_that_may_not_be_read_has_no_sample(tmp_path: Path) -> None:
