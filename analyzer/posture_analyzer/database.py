@@ -11,6 +11,7 @@ from typing import Any, Self
 import psycopg
 from posture_common.service import LastingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import TransactionStatus
 
 from .connecting import CONNECT_TIMEOUT_S, Connector, DatabaseUnavailableError, first_line
 from .refusals import (
@@ -207,6 +208,9 @@ class Database:
             self._check_that_others_fit(error)
             refused = error.refusal
         if len(rows) == 1:
+            standing = self.rows([rows[0].key])
+            if standing:
+                return Inserted(standing=standing)
             return Inserted(refused={rows[0].key: self._explained(rows[0], refused)})
         outcome = Inserted()
         for row in rows:
@@ -242,18 +246,20 @@ class Database:
         return dataclasses.replace(refusal, column=column, value=None if value is None else short(repr(value)))
 
     def _culprit(self, row: Row, refusal: Refusal) -> str | None:
-        """Return the column without whose value the database says something else; PostgreSQL seldom names it."""
-        values = _by_column([dataclasses.astuple(row)])
-        for number, name in enumerate(_COLUMNS):
-            if values[number] == [None]:
-                continue
-            try:
-                self._run(_INSERT, [*values[:number], [None], *values[number + 1 :]], keep=False)
-            except (RowRefusedError, TableRefusedError) as error:
-                if error.refusal == refusal or error.refusal.column not in {None, name}:
+        """Return the column whose value is the reason, as PostgreSQL seldom does: with another one the row goes in."""
+        values, perhaps = _by_column([dataclasses.astuple(row)]), None
+        for others in (dataclasses.astuple(_probe(self._probe_pi_id)), [None] * len(_COLUMNS)):
+            for number, (name, other) in enumerate(zip(_COLUMNS, others, strict=True)):
+                if values[number] == [other]:
                     continue
-            return name
-        return None
+                try:
+                    self._run(_INSERT, [*values[:number], [other], *values[number + 1 :]], keep=False)
+                except (RowRefusedError, TableRefusedError) as error:
+                    if other is not None and error.refusal != refusal:
+                        perhaps = perhaps or name  # It goes further, to what is wrong with the next column.
+                else:
+                    return name
+        return perhaps
 
     def _run(self, statement: str, values: list[list[Any]], *, keep: bool = True) -> list[list[tuple[Any, ...]]]:
         """Run the statements in one transaction, which is kept or taken back; return the rows of each that has rows."""
@@ -273,7 +279,8 @@ class Database:
             cursor = connection.execute(f"{begin}; {statement}; {'COMMIT' if keep else 'ROLLBACK'}".encode(), values)
             return [result.fetchall() for result in cursor.results() if result.description]
         finally:
-            connection.rollback()  # Does nothing unless the message failed half-way.
+            if connection.info.transaction_status == TransactionStatus.INERROR:
+                connection.rollback()
 
     def _translated(self, error: psycopg.Error | UnicodeError) -> Exception:
         refusal = refusal_of(error)

@@ -66,12 +66,8 @@ class DeadLetters:
         return True
 
     def find(self, key: Key) -> Letter | None:
-        """Return what is kept of the row, None where it is not here or its file is damaged.
-
-        Raises:
-            OSError: the file cannot be read.
-        """
-        with suppress(FileNotFoundError, ValueError):
+        """Return what is kept of the row, None where it is not here or its file cannot be read: `put` replaces that."""
+        with suppress(OSError, ValueError):
             return read(self.path(key))
         return None
 

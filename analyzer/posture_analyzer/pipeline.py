@@ -114,7 +114,7 @@ class Pipeline:
         with suppress(StoppedError):
             rows = self._retry(lambda: self._known.rows([work.key for work in works])) if works else {}
             for work in works:
-                row, letter = rows.get(work.key), self._retry(partial(self._dead_letters.find, work.key))
+                row, letter = rows.get(work.key), self._dead_letters.find(work.key)
                 if row is None and letter is None:
                     self._begin(work)
                     continue

@@ -1,6 +1,7 @@
 """What a table refuses: one row for what is in it, or all of them; each with its remedy."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from posture_analyzer.database import Database as AnalyzersDatabase
@@ -52,6 +53,27 @@ BY_ROW: dict[str, tuple[list[str], dict[str, object], str | None, str | None, st
     ),
     "not null": ([f"{ALTER} ALTER filename SET NOT NULL"], {"filename": None}, "23502", "filename", None),
     "check": ([f"{ALTER} ADD CHECK (body_angle < 90)"], {"body_angle": 111.0}, "23514", "body_angle", "111.0"),
+    "check beside columns that must not be null": (
+        [f"{ALTER} ALTER pi_id SET NOT NULL, ALTER stream SET NOT NULL, ADD CHECK (stream <> 'bad')"],
+        {"stream": "bad"},
+        "23514",
+        "stream",
+        "'bad'",
+    ),
+    "two at once": (
+        [f"{ALTER} ALTER filename TYPE varchar(30), ALTER processed_by TYPE varchar(20)"],
+        {"filename": LONG, "processed_by": LONG},
+        "22001",
+        "filename",
+        "'xx",
+    ),
+    "a check that the row of `check` does not pass": (
+        [f"{ALTER} ADD CHECK (octet_length(filename) < 10)"],
+        {"filename": "a-longer-name"},
+        "23514",
+        "filename",
+        "'a-longer",
+    ),
     "domain": (
         ["CREATE DOMAIN short AS text CHECK (length(VALUE) < 50)", f"{ALTER} ALTER filename TYPE short"],
         {"filename": LONG},
@@ -125,7 +147,8 @@ def test_a_row_that_does_not_fit_costs_that_row(database: Database, analyzers: A
     for change in changes:
         database.execute(change)
     before = database.count()
-    analyzers.check()
+    with suppress(RowRefusedError):
+        analyzers.check()
     rows = [row("first", filename="one"), row("second", **values), row("third", filename="three")]
     for _ in range(2):  # again, as after a lost answer
         outcome = analyzers.insert(rows)
@@ -136,6 +159,14 @@ def test_a_row_that_does_not_fit_costs_that_row(database: Database, analyzers: A
         assert len(str(refusal)) < 300
         assert outcome.new | outcome.standing.keys() == {rows[0].key, rows[2].key}
     assert database.count() == before + 2
+
+
+def test_a_row_that_is_there_already_is_not_refused(database: Database, analyzers: AnalyzersDatabase) -> None:
+    stored = row("a", filename=LONG)
+    analyzers.insert([stored])
+    database.execute(f"{ALTER} ADD CHECK (length(filename) < 20) NOT VALID")
+    outcome = analyzers.insert([stored, row("b")])
+    assert (outcome.new, outcome.standing, outcome.refused) == ({row("b").key}, {stored.key: stored}, {})
 
 
 def test_an_id_that_somebody_took_costs_no_more_than_its_row(database: Database, analyzers: AnalyzersDatabase) -> None:
