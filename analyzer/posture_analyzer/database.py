@@ -19,16 +19,15 @@ from .refusals import (
     GRANTS,
     KEY_STATES,
     LASTING_CLASSES,
-    MIGRATE,
     PASSING_CLASSES,
     REMEDIES,
-    SCHEMAS,
+    TABLES,
     Refusal,
     RowRefusedError,
     TableRefusedError,
     refusal_of,
     remedy_of_rights,
-    remedy_of_schemas,
+    remedy_of_tables,
     short,
 )
 
@@ -301,8 +300,8 @@ class Database:
                 [found] = self._transact(GRANTS, [list(_COLUMNS)], keep=False)
                 return remedy_of_rights(*found[0]) if found else "grant the user what is named"
             if state == "42P01":
-                [found] = self._transact(SCHEMAS, [], keep=False)
-                return remedy_of_schemas(found) if found else MIGRATE
+                [found] = self._transact(TABLES, [], keep=False)
+                return remedy_of_tables(found)
         except psycopg.Error:
             pass
         return REMEDIES.get(state, COMPARE)

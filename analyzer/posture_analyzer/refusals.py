@@ -48,11 +48,11 @@ GRANTS = """
     FROM CAST(to_regclass('posture_results') AS oid) AS results WHERE results IS NOT NULL
 """
 """For the table's columns: the user, and the arguments of `remedy_of_rights`; no row where there is no table."""
-SCHEMAS = (
-    "SELECT quote_ident(current_user), relnamespace::regnamespace FROM pg_class "
-    "WHERE relname = 'posture_results' AND NOT pg_table_is_visible(oid)"
+TABLES = (
+    "SELECT quote_ident(current_user), relnamespace::regnamespace::text, pg_table_is_visible(oid) "
+    "FROM pg_class WHERE relname = 'posture_results'"
 )
-"""The user, and a schema with such a table that its statements do not find."""
+"""For each such table: the arguments of `remedy_of_tables`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,9 +113,13 @@ def remedy_of_rights(user: str, grants: list[str], commands: list[str], sequence
     return f"grant {user} what is named"
 
 
-def remedy_of_schemas(found: list[tuple[Any, ...]]) -> str:
-    """Return what lets the user find the table; `found` is what `SCHEMAS` returns, at least one row."""
-    (user, _), schemas = found[0], ", ".join(str(schema) for _, schema in found)
+def remedy_of_tables(found: list[tuple[Any, ...]]) -> str:
+    """Return what to do about a missing table; `found` is what `TABLES` returns: user, schema, whether it is seen."""
+    if not found:
+        return MIGRATE
+    if any(visible for *_, visible in found):
+        return "a trigger, a rule or a default of posture_results needs what is named: make it, or drop them"
+    user, schemas = found[0][0], ", ".join(schema for _, schema, _ in found)
     return (
         f"there is one in the schema {schemas}, where {user} does not look or may not: "
         f"GRANT USAGE ON SCHEMA {schemas} TO {user}, and ALTER ROLE {user} SET search_path = {schemas}"

@@ -189,6 +189,10 @@ FOR_ALL: dict[str, tuple[list[str], str]] = {
         ["CREATE SCHEMA lab", f"{ALTER} SET SCHEMA lab"],
         "the schema lab, .*GRANT USAGE ON SCHEMA lab TO posture, and ALTER ROLE posture SET search_path = lab",
     ),
+    "what a trigger needs": (
+        [guard("PERFORM 1 FROM rooms;"), TRIGGER],
+        '"rooms" does not exist; a trigger, a rule or a default of posture_results needs what is named',
+    ),
     "no column": ([f"{ALTER} DROP clock_suspect"], "apply roles/database/files/migrations"),
     "no index": (["DROP INDEX posture_results_image"], "apply roles/database/files/migrations"),
     "another type": (
@@ -240,6 +244,15 @@ def test_what_the_table_refuses_to_all_is_found_before_an_image_is_taken(
         database.execute(change)
     with pytest.raises(LastingError, match=says):
         analyzers.check()
+
+
+def test_a_constraint_that_waits_for_the_commit_is_found_too(database: Database) -> None:
+    for change in BY_ROW["at the commit"][0]:
+        database.execute(change)
+    analyzers = AnalyzersDatabase(database.url, probe_pi_id="pi2")
+    with pytest.raises(RowRefusedError, match=r"Key \(pi_id\)=\(pi2\) is not present"):
+        analyzers.check()
+    analyzers.close()
 
 
 @pytest.mark.parametrize("case", ["no policy", "a policy to read", "a policy to write"])
