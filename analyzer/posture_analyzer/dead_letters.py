@@ -77,14 +77,12 @@ class DeadLetters:
         Raises:
             OSError: the directory is there and cannot be read.
         """
-        with suppress(FileNotFoundError):
-            return sorted(path for path in self.directory.iterdir() if path.suffix == ".json")
-        return []
+        return [self.directory / name for name in sorted(entry.name for entry in self._entries())]
 
     def note(self) -> str | None:
         """Say how many rows lie here and what to do about them; None where there are none."""
         try:
-            count = len(self.paths())
+            count = len(self._entries())
         except OSError as error:
             return f"cannot read {self.directory}: {error.strerror}"
         if not count:
@@ -98,12 +96,17 @@ class DeadLetters:
         return self.directory / f"{pi_id}-{hashlib.sha256(image_id.encode()).hexdigest()[:24]}.json"
 
     def _check_room(self, size: int) -> None:
-        paths = self.paths()
-        if len(paths) >= self._max_letters or sum(_sizes(paths)) + size > self._max_bytes:
+        entries = self._entries()
+        if len(entries) >= self._max_letters or sum(map(_size, entries)) + size > self._max_bytes:
             raise DeadLettersFullError(
-                f"{self.directory} is full: {len(paths)} refused rows lie there (at most {self._max_letters}, and "
+                f"{self.directory} is full: {len(entries)} refused rows lie there (at most {self._max_letters}, and "
                 f"{self._max_bytes} bytes); mend the table, then run posture-analyzer retry"
             )
+
+    def _entries(self) -> "list[os.DirEntry[str]]":
+        with suppress(FileNotFoundError), os.scandir(self.directory) as entries:
+            return [entry for entry in entries if entry.name.endswith(".json") and not entry.name.startswith(".")]
+        return []
 
 
 def read(path: Path) -> Letter:
@@ -143,10 +146,11 @@ def retry(letters: DeadLetters, database: Database) -> Iterator[tuple[Path, str 
         yield path, None if refusal is None else str(refusal)
 
 
-def _sizes(paths: list[Path]) -> Iterator[int]:
-    for path in paths:
-        with suppress(FileNotFoundError):  # `retry` has just put it in.
-            yield path.stat().st_size
+def _size(entry: "os.DirEntry[str]") -> int:
+    try:
+        return entry.stat().st_size
+    except FileNotFoundError:  # `retry` has just put it in.
+        return 0
 
 
 def _flush_directory(directory: Path) -> None:

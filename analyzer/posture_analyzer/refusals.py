@@ -25,6 +25,8 @@ LASTING_CLASSES = frozenset({"0A", "28", "3D", "3F", "42"})
 KEY_STATES = frozenset({"23503", "23505"})
 """The detail of these names column and value."""
 _LONGEST_VALUE = 60
+_LONGEST_REASON = 200
+"""Characters; a trigger may have more to say."""
 
 GRANTS = """
     SELECT quote_ident(current_user), ARRAY(
@@ -131,9 +133,9 @@ def refusal_of(error: psycopg.Error | UnicodeError) -> Refusal:
     if isinstance(error, UnicodeError):
         return Refusal(reason=f"not a text that UTF-8 can hold: {short(first_line(error))}")
     diagnosis = error.diag
-    reason = (diagnosis.message_primary or first_line(error)).partition("\n")[0]
+    reason = short((diagnosis.message_primary or first_line(error)).partition("\n")[0], longest=_LONGEST_REASON)
     if error.sqlstate in KEY_STATES and diagnosis.message_detail:
-        reason += f": {short(diagnosis.message_detail, longest=3 * _LONGEST_VALUE)}"
+        reason += f": {short(diagnosis.message_detail, longest=_LONGEST_REASON)}"
     return Refusal(reason=reason, state=error.sqlstate, column=diagnosis.column_name)
 
 

@@ -103,7 +103,13 @@ BY_ROW: dict[str, tuple[list[str], dict[str, object], str | None, str | None, st
         None,
         None,
     ),
-    "trigger": ([guard_bad("RAISE EXCEPTION 'Nein'"), TRIGGER], {"filename": "bad"}, "P0001", "filename", "'bad'"),
+    "trigger": (
+        [guard_bad("RAISE USING MESSAGE = repeat('Nein ', 100000)"), TRIGGER],
+        {"filename": "bad"},
+        "P0001",
+        "filename",
+        "'bad'",
+    ),
     "a trigger's own state": (
         [guard_bad("RAISE EXCEPTION USING ERRCODE = 'LAB01', MESSAGE = 'Nein'"), TRIGGER],
         {"filename": "bad"},
