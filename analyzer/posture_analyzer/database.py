@@ -2,8 +2,12 @@
 
 import dataclasses
 import json
+import os
+import socket
+import threading
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -107,7 +111,9 @@ _INSERT = f"""
 """  # noqa: S608  (names of our own)
 
 STATEMENT_TIMEOUT_S = 20.0
-"""A locked table must not hold us for ever."""
+"""A locked table must not hold us for ever. The server sees to it."""
+ANSWER_TIMEOUT_S = 25.0
+"""Nor must a pooler that has no connection for the statement. We see to that."""
 _VANISHED = "the database drops the row without a word; look for a trigger or a rule on posture_results that does"
 
 
@@ -275,7 +281,9 @@ class Database:
         # ours. One message, so it costs no time on the way.
         begin = f"BEGIN; SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_S * 1e3:.0f}"
         try:
-            cursor = connection.execute(f"{begin}; {statement}; {'COMMIT' if keep else 'ROLLBACK'}".encode(), values)
+            with _answering(connection):
+                end = "COMMIT" if keep else "ROLLBACK"
+                cursor = connection.execute(f"{begin}; {statement}; {end}".encode(), values)
             return [result.fetchall() for result in cursor.results() if result.description]
         finally:
             if connection.info.transaction_status == TransactionStatus.INERROR:
@@ -305,6 +313,30 @@ class Database:
         except psycopg.Error:
             pass
         return REMEDIES.get(state, COMPARE)
+
+
+@contextmanager
+def _answering(connection: "psycopg.Connection[Any]") -> Iterator[None]:
+    """Cut the connection off when what the block awaits of it is not there in time."""
+    late = threading.Event()
+
+    def cut() -> None:
+        late.set()
+        # The answer may come, and the connection be closed, at this very moment.
+        with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as stream:
+            stream.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(ANSWER_TIMEOUT_S, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except psycopg.OperationalError:
+        if late.is_set():
+            raise psycopg.OperationalError(f"no answer within {ANSWER_TIMEOUT_S:g} s") from None
+        raise
+    finally:
+        timer.cancel()
 
 
 def _probe(pi_id: str) -> Row:

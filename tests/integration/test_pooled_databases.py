@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,13 +20,19 @@ from tests.support.rows import row
 SHOW_TIMEOUT = "SELECT current_setting('statement_timeout')"
 
 
-@pytest.fixture
-def pooled(database: Database) -> Iterator[Database]:
+@contextmanager
+def pooling(database: Database, *, query_wait_s: int = 120) -> Iterator[Database]:
     # Not pytest's own temporary directory: pgbouncer's account may not look into root's.
     with tempfile.TemporaryDirectory(prefix="posture-test-") as name:
         Path(name).chmod(0o755)
-        with Pooler(database, Path(name) / "pooler") as pooler:
+        with Pooler(database, Path(name) / "pooler", query_wait_s=query_wait_s) as pooler:
             yield pooler.database
+
+
+@pytest.fixture
+def pooled(database: Database) -> Iterator[Database]:
+    with pooling(database) as behind:
+        yield behind
 
 
 def test_the_statement_timeout_is_nobody_elses(pooled: Database) -> None:
@@ -61,6 +68,20 @@ def test_a_locked_table_does_not_hold_us_for_ever(pooled: Database, monkeypatch:
     analyzers.close()
 
 
+def test_a_pooler_without_a_free_connection_does_not_hold_us_for_ever(
+    pooled: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "ANSWER_TIMEOUT_S", 0.3)
+    analyzers = AnalyzersDatabase(pooled.url)
+    analyzers.check()
+    with psycopg.connect(pooled.url, prepare_threshold=None) as other:
+        other.execute("SELECT 1")  # Its transaction stays open, and the only connection with it.
+        with pytest.raises(DatabaseUnavailableError, match=r"as user posture: no answer within 0\.3 s$"):
+            analyzers.insert([row("a")])
+    assert len(analyzers.insert([row("a")]).new) == 1
+    analyzers.close()
+
+
 def test_a_row_that_does_not_fit_leaves_the_poolers_connection_clean(pooled: Database) -> None:
     pooled.execute("ALTER TABLE posture_results ALTER filename TYPE varchar(10)")
     analyzers = AnalyzersDatabase(pooled.url)
@@ -77,14 +98,13 @@ def test_what_the_pooler_refuses_for_good_is_not_waited_for(pooled: Database, wr
         AnalyzersDatabase(replace(pooled, **wrong).url).check()  # type: ignore[arg-type]
 
 
-def test_a_server_that_takes_no_connection_behind_the_pooler_is_waited_for(pooled: Database) -> None:
-    pooled.execute(f"ALTER ROLE {pooled.user} CONNECTION LIMIT 0")
-    try:
-        pooled.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'posture' AND datname = %s",
-            pooled.name,
+def test_a_server_that_takes_no_connection_behind_the_pooler_is_waited_for(database: Database) -> None:
+    with pooling(database, query_wait_s=1) as pooled:
+        database.execute(f"ALTER DATABASE {database.name} CONNECTION LIMIT 0")
+        database.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND usename = %s",
+            database.name,
+            database.user,
         )
         with pytest.raises(DatabaseUnavailableError):
             AnalyzersDatabase(pooled.url).check()
-    finally:
-        pooled.execute(f"ALTER ROLE {pooled.user} CONNECTION LIMIT -1")

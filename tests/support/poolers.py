@@ -21,7 +21,8 @@ class Pooler:
     Everybody in its pool shares a single connection to PostgreSQL, so that what one leaves there the next one finds.
     """
 
-    def __init__(self, database: Database, directory: Path) -> None:
+    def __init__(self, database: Database, directory: Path, *, query_wait_s: int = 120) -> None:
+        self._query_wait_s = query_wait_s
         self.database = replace(database, port=free_port())
         self._behind = database
         self._directory = directory
@@ -39,7 +40,7 @@ class Pooler:
             f"[databases]\n{self._behind.name} = host=127.0.0.1 port={self._behind.port}\n"
             f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {self.database.port}\nunix_socket_dir =\n"
             f"auth_type = scram-sha-256\nauth_file = {users}\npool_mode = transaction\ndefault_pool_size = 1\n"
-            "query_wait_timeout = 2\n"
+            f"query_wait_timeout = {self._query_wait_s}\n"
         )
         command = [binary, str(settings)]
         if os.geteuid() == 0:  # pgbouncer refuses to run as root
