@@ -20,6 +20,7 @@ from psycopg.pq import TransactionStatus
 from .connecting import CONNECT_TIMEOUT_S, Connector, DatabaseUnavailableError, first_line
 from .refusals import (
     COMPARE,
+    FAILED_CLASS,
     GRANTS,
     KEY_STATES,
     LASTING_CLASSES,
@@ -28,6 +29,7 @@ from .refusals import (
     TABLES,
     Refusal,
     RowRefusedError,
+    ServerFailedError,
     TableRefusedError,
     refusal_of,
     remedy_of_rights,
@@ -208,8 +210,8 @@ class Database:
             return self._insert(rows)
         except RowRefusedError as error:
             refused = error.refusal
-        except TableRefusedError as error:
-            # A policy or a trigger refuses a single row in the words for a whole table: then another row goes in.
+        except (TableRefusedError, ServerFailedError) as error:
+            # A policy or a trigger refuses a single row with the state of a whole table: then another row goes in.
             self._check_that_others_fit(error)
             refused = error.refusal
         if len(rows) == 1:
@@ -236,7 +238,7 @@ class Database:
         standing = self.rows(missing)
         return Inserted(new, standing, {key: Refusal(reason=_VANISHED) for key in missing - standing.keys()})
 
-    def _check_that_others_fit(self, error: TableRefusedError) -> None:
+    def _check_that_others_fit(self, error: TableRefusedError | ServerFailedError) -> None:
         try:
             self.check()
         except RowRefusedError:
@@ -259,7 +261,7 @@ class Database:
                     continue
                 try:
                     self._run(_INSERT, [*values[:number], [other], *values[number + 1 :]], keep=False)
-                except (RowRefusedError, TableRefusedError) as error:
+                except (RowRefusedError, TableRefusedError, ServerFailedError) as error:
                     if other is not None and error.refusal != refusal:
                         perhaps = perhaps or name  # It goes further, to what is wrong with the next column.
                 else:
@@ -295,6 +297,8 @@ class Database:
         if refusal.state is None and isinstance(error, psycopg.DataError | UnicodeError):
             return RowRefusedError(message, refusal)  # It cannot even be sent.
         kind = (refusal.state or "08")[:2]
+        if kind == FAILED_CLASS and self._connection is not None and not self._connection.broken:
+            return ServerFailedError(message, refusal)
         if kind in PASSING_CLASSES:
             self.close()
             return DatabaseUnavailableError(message)

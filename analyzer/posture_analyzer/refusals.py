@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 from posture_common.service import LastingError
 
-from .connecting import first_line
+from .connecting import DatabaseUnavailableError, first_line
 
 MIGRATE = "apply roles/database/files/migrations, as the role database does"
 COMPARE = "compare the table with roles/database/files/migrations"
@@ -20,6 +20,8 @@ REMEDIES = {
 """What to do about these states of a statement, none of which waiting cures."""
 PASSING_CLASSES = frozenset({"08", "0B", "25", "26", "2D", "3B", "40", "53", "55", "57", "58", "72", "F0", "HV", "XX"})
 """Of SQLSTATE: the connection, the transaction, the server's resources or its operator. Here waiting helps."""
+FAILED_CLASS = "XX"
+"""Of SQLSTATE: internal errors, and what an extension's trigger or type says that does not name its own."""
 LASTING_CLASSES = frozenset({"0A", "28", "3D", "3F", "42"})
 """Of SQLSTATE: the table, our right to it, the user. All others are about the values of a row."""
 KEY_STATES = frozenset({"23503", "23505"})
@@ -74,6 +76,14 @@ class Refusal:
 
 class RowRefusedError(Exception):
     """The database refuses a row for what is in it."""
+
+    def __init__(self, message: str, refusal: Refusal) -> None:
+        super().__init__(message)
+        self.refusal = refusal
+
+
+class ServerFailedError(DatabaseUnavailableError):
+    """The server failed at a statement and goes on: it may be its own trouble, or what it makes of a row's values."""
 
     def __init__(self, message: str, refusal: Refusal) -> None:
         super().__init__(message)

@@ -119,6 +119,7 @@ def test_when_the_dead_letters_are_full_the_image_waits_and_nothing_is_lost(
     for number in range(MAX_LETTERS):
         (kept.directory / f"pi2-{number}.json").touch()
     analyzer = run(programs.analyzer(broker, database, tmp_path))
+    assert f"{MAX_LETTERS} rows were refused and lie in {kept.directory}" in analyzer.output, "it is said at the start"
     shots = [Shot(data=nobody(33, 33), filename=LONG), Shot(data=nobody(34, 34), filename="short.jpg")]
     with Results(broker) as results, Camera(broker, "pi1") as camera:
         camera.send(shots)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
+from posture_analyzer.connecting import DatabaseUnavailableError
 from posture_analyzer.database import Database as AnalyzersDatabase
 from posture_analyzer.refusals import Refusal, RowRefusedError
 from posture_common.service import LastingError
@@ -114,6 +115,13 @@ BY_ROW: dict[str, tuple[list[str], dict[str, object], str | None, str | None, st
         [guard_bad("RAISE EXCEPTION USING ERRCODE = 'LAB01', MESSAGE = 'Nein'"), TRIGGER],
         {"filename": "bad"},
         "LAB01",
+        "filename",
+        "'bad'",
+    ),
+    "an extension's words for everything": (
+        [guard_bad("RAISE EXCEPTION USING ERRCODE = 'XX000', MESSAGE = 'Nein'"), TRIGGER],
+        {"filename": "bad"},
+        "XX000",
         "filename",
         "'bad'",
     ),
@@ -294,6 +302,17 @@ def test_a_right_that_is_taken_away_while_it_runs_is_no_rows_fault(
     database.execute("REVOKE INSERT ON posture_results FROM posture")
     with pytest.raises(LastingError, match=r"GRANT INSERT ON posture_results TO posture$"):
         analyzers.insert([row("a"), row("b")])
+
+
+def test_a_server_that_fails_at_every_row_is_waited_for(database: Database, analyzers: AnalyzersDatabase) -> None:
+    database.execute(guard("RAISE EXCEPTION USING ERRCODE = 'XX000', MESSAGE = 'Nein';"))
+    database.execute(TRIGGER)
+    with pytest.raises(DatabaseUnavailableError, match="Nein"):
+        analyzers.check()
+    with pytest.raises(DatabaseUnavailableError, match="Nein"):
+        analyzers.insert([row("a"), row("b")])
+    database.execute("DROP TRIGGER guard ON posture_results")
+    assert len(analyzers.insert([row("a"), row("b")]).new) == 2
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "WIN1252"])
