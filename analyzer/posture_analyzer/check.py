@@ -8,14 +8,16 @@ from posture_common.mqtt import Broker, Connection, ConnectionLostError
 from posture_common.service import LastingError
 
 from .analysis import Analyst
-from .database import Database, DatabaseUnavailableError
+from .connecting import DatabaseUnavailableError
+from .database import Database
+from .refusals import RowRefusedError
 from .settings import AnalyzerSettings
 
 
 def check(settings: AnalyzerSettings) -> Iterator[tuple[str, str | None]]:
     """Yield each thing's name and what is wrong with it, None where all is well."""
     broker = Broker.of(settings)
-    database = Database(settings.conninfo)
+    database = Database(settings.conninfo, probe_pi_id=settings.probe_pi_id)
     yield str(broker), _problem(lambda: _connect(broker))
     yield str(database), _problem(database.check)
     yield f"model {settings.model}", _problem(lambda: Analyst(settings).close())
@@ -42,6 +44,6 @@ def _connect(broker: Broker) -> None:
 def _problem(attempt: Callable[[], None]) -> str | None:
     try:
         attempt()
-    except (LastingError, ConnectionLostError, DatabaseUnavailableError) as error:
+    except (LastingError, ConnectionLostError, DatabaseUnavailableError, RowRefusedError) as error:
         return str(error)
     return None

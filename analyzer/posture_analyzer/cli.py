@@ -32,6 +32,7 @@ def main() -> int:
     image.add_argument("--json", action="store_true", help="print JSON instead of a table")
     image.add_argument("--save", type=Path, metavar="DIR", help="also write the annotated pictures there")
     commands.add_parser("check", help="try broker, database, model and images directory, and say what is wrong")
+    commands.add_parser("retry", help="put the rows in that the database refused, once its table is mended")
     arguments = parser.parse_args()
     try:
         match arguments.command:
@@ -39,6 +40,8 @@ def main() -> int:
                 return _image(arguments.files, as_json=arguments.json, save_to=arguments.save)
             case "check":
                 return _check()
+            case "retry":
+                return _retry()
             case _:
                 return _run()
     except (SettingsError, LastingError) as error:
@@ -73,6 +76,37 @@ def _check() -> int:
         print(f"{'ok  ' if problem is None else 'FAIL'} {name}{'' if problem is None else f': {problem}'}", flush=True)
         failed += problem is not None
     return 1 if failed else 0
+
+
+def _retry() -> int:
+    settings = AnalyzerSettings.read()
+    set_up_logging("ERROR")
+
+    from .connecting import DatabaseUnavailableError
+    from .database import Database
+    from .dead_letters import DeadLetters, retry
+
+    letters = DeadLetters(settings.images_dir)
+    database = Database(settings.conninfo, probe_pi_id=settings.probe_pi_id)
+    inserted = 0
+    try:
+        for path, problem in retry(letters, database):
+            inserted += problem is None
+            if problem is not None:
+                print(f"left {path}: {problem}", flush=True)
+        left = len(letters.paths())
+    except DatabaseUnavailableError as error:
+        print(f"posture-analyzer: {error}; rows put in: {inserted}; run this again for the others", file=sys.stderr)
+        return 1
+    except OSError as error:
+        raise LastingError(
+            f"cannot use {error.filename or letters.directory}: {error.strerror}; "
+            "run this as the analyzer's user, with its POSTURE_IMAGES_DIR"
+        ) from None
+    finally:
+        database.close()
+    print(f"rows put in: {inserted}; left in {letters.directory}: {left}")
+    return 1 if left else 0
 
 
 def _image(files: list[Path], *, as_json: bool, save_to: Path | None) -> int:

@@ -9,6 +9,9 @@ _TOPIC = re.compile(r"images/([A-Za-z0-9_-]{1,64})")
 
 IMAGES = Counter("posture_images_total", "Images whose row was committed, by status.", ["pi_id", "status"])
 REPEATED = Counter("posture_images_repeated_total", "Images that came again after their row was committed.", ["pi_id"])
+REFUSED = Counter(
+    "posture_rows_refused_total", "Rows that the database refused; they are kept as dead letters.", ["pi_id"]
+)
 IGNORED = Counter("posture_messages_ignored_total", "Messages on a topic that is not images/<pi_id>.")
 ENDED = Counter(
     "posture_decoders_ended_total",
@@ -29,7 +32,7 @@ HANDOVERS = Counter(
 READY = Gauge("posture_analyzer_ready", "1 while the analyzer takes images.")
 FRAME_AGE = Histogram(
     "posture_frame_age_seconds",
-    "From the capture of an image (its arrival, where the publisher does not say) to its committed row.",
+    "From the capture of an image (its arrival, where the capture is unknown, suspect or over a day old) to its row.",
     buckets=(0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200),
 )
 INFERENCE = Histogram(

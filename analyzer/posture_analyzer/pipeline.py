@@ -24,12 +24,16 @@ from typing import Self, TypeVar
 
 from posture_common.mqtt import Connection, Message, PublishRefusedError
 from posture_common.service import FailedError, LastingError, Stop, delays
+from posture_common.times import frame_began
 
 from . import gallery, intake, metrics
 from .analysis import Analysis, Analyst, undecodable
-from .database import Database, DatabaseUnavailableError, Key, Row
+from .connecting import DatabaseUnavailableError
+from .database import Database, Key, Row
+from .dead_letters import DeadLetters, DeadLettersFullError
 from .intake import Work
 from .patience import Patience
+from .refusals import Refusal, RowRefusedError
 from .settings import AnalyzerSettings
 from .trial import Trial
 
@@ -65,7 +69,8 @@ class Pipeline:
         self._settings = settings
         self._stop = stop
         self._trial = trial
-        self._known = Database(settings.conninfo)
+        self._known = Database(settings.conninfo, probe_pi_id=settings.probe_pi_id)
+        self._dead_letters = DeadLetters(settings.images_dir)
         self._work: queue.Queue[Work | None] = queue.Queue(maxsize=4 * settings.workers)
         self._done: queue.Queue[Done | None] = queue.Queue(maxsize=LARGEST_BATCH)
         self._in_work: dict[Key, Work] = {}
@@ -102,7 +107,9 @@ class Pipeline:
             for _ in self._workers:
                 self._warm.acquire()
         with suppress(StoppedError):
-            self._retry(self._known.check)
+            self._retry(self._check_table)
+        if (note := self._dead_letters.note()) is not None:
+            log.warning("%s", note)
 
     def take(self, messages: Sequence[Message], connection: Connection) -> None:
         """Take messages of this connection in; return when each is in work or answered, or the stop is requested."""
@@ -113,12 +120,15 @@ class Pipeline:
         with suppress(StoppedError):
             rows = self._retry(lambda: self._known.rows([work.key for work in works])) if works else {}
             for work in works:
-                row = rows.get(work.key)
-                if row is None:
+                row, letter = rows.get(work.key), self._dead_letters.find(work.key)
+                if row is None and letter is None:
                     self._begin(work)
-                else:
-                    metrics.REPEATED.labels(work.pi_id).inc()
+                    continue
+                metrics.REPEATED.labels(work.pi_id).inc()
+                if row is not None:
                     self._settle(work, row)
+                elif letter is not None:
+                    self._settle(work, letter.row, refused=letter.reason)
 
     def drain(self) -> None:
         """Finish, commit and acknowledge the images in work; what is not begun stays with the broker."""
@@ -147,6 +157,17 @@ class Pipeline:
     def trouble(self) -> str | None:
         """Say what keeps rows from being committed at the moment, or None."""
         return "; ".join(tuple(self._troubles.values())) or None
+
+    def note(self) -> str | None:
+        """Say which rows wait for a person, though all is well; None where there are none."""
+        return self._dead_letters.note()
+
+    def _check_table(self) -> None:
+        try:
+            self._known.check()
+        except RowRefusedError as error:
+            # It may be right for some images, and no row of the others is lost.
+            log.warning("%s; rows that are refused are kept in %s", error, self._dead_letters.directory)
 
     def _read(self, message: Message) -> Work | None:
         try:
@@ -233,11 +254,12 @@ class Pipeline:
 
     def _write(self) -> None:
         """What the writer does."""
-        database = Database(self._settings.conninfo)
+        database = Database(self._settings.conninfo, probe_pi_id=self._settings.probe_pi_id)
         while batch := self._next_batch():
             with suppress(StoppedError):
                 self._retry(partial(self._save, batch))
-                self._retry(partial(self._commit, batch, database))
+                for done, refusal in self._retry(partial(self._commit, batch, database)):
+                    self._retry(partial(self._set_aside, done, refusal))
         database.close()
 
     def _next_batch(self) -> list[Done]:
@@ -266,16 +288,31 @@ class Pipeline:
                 paths.append(path)
         gallery.flush_names(paths)
 
-    def _commit(self, batch: Sequence[Done], database: Database) -> None:
+    def _commit(self, batch: Sequence[Done], database: Database) -> list[tuple[Done, Refusal]]:
+        """Commit and settle the rows that the database takes; return those that it refuses."""
         rows = {done.work.key: self._row(done) for done in batch}
         inserted = database.insert(list(rows.values()))
-        # Another analyzer, or our own commit whose answer was lost, may have been first: confirm what stands.
-        others = database.rows(rows.keys() - inserted) if len(inserted) < len(rows) else {}
         for done in batch:
-            row = others.get(done.work.key, rows[done.work.key])
-            if done.work.key in inserted:
-                _count(row, done.analysis)
-            self._settle(done.work, row)
+            key = done.work.key
+            if key in inserted.new:
+                _count(rows[key], done.analysis)
+            if key not in inserted.refused:
+                self._settle(done.work, inserted.standing.get(key, rows[key]))
+        return [(done, inserted.refused[done.work.key]) for done in batch if done.work.key in inserted.refused]
+
+    def _set_aside(self, done: Done, refusal: Refusal) -> None:
+        """Keep the row that the database refuses for `posture-analyzer retry`, and settle its image."""
+        work, row = done.work, self._row(done)
+        if self._dead_letters.put(row, refusal):
+            metrics.REFUSED.labels(work.pi_id).inc()
+            log.warning(
+                "image %s of %s: the database refuses its row: %s; it is kept as %s, for posture-analyzer retry",
+                work.filename or work.image_id,
+                work.pi_id,
+                refusal,
+                self._dead_letters.path(row.key),
+            )
+        self._settle(work, row, refused=str(refusal))
 
     def _row(self, done: Done) -> Row:
         work, posture, inference_ms = done.work, done.analysis.posture, done.analysis.inference_ms
@@ -284,6 +321,7 @@ class Pipeline:
             image_id=work.image_id,
             filename=work.filename,
             captured_time=work.captured_time,
+            clock_suspect=work.clock_suspect,
             received_time=work.received_time,
             analyzed_time=done.analyzed_time,
             neck_angle=_rounded(posture.neck_angle),
@@ -297,8 +335,11 @@ class Pipeline:
             confidence=posture.confidence,
         )
 
-    def _settle(self, work: Work, row: Row) -> None:
-        """Acknowledge everything that waits for the row, and tell whoever listens; the row is committed."""
+    def _settle(self, work: Work, row: Row, *, refused: str | None = None) -> None:
+        """Acknowledge everything that waits for the row, and tell whoever listens.
+
+        The row is committed, or a dead letter and `refused` says why: either way its Pi need not keep the image.
+        """
         with self._settled:
             del self._in_work[work.key]
             self._underway.discard(work.key)
@@ -307,7 +348,9 @@ class Pipeline:
             acknowledge()
         if self._connection is not None:
             # Where the connection is gone the result is too: the publisher asks again and is answered from the row.
-            self._connection.publish(f"posture/results/{row.pi_id}", row.to_json()).add_done_callback(_log_refusal)
+            self._connection.publish(f"posture/results/{row.pi_id}", row.to_json(refused=refused)).add_done_callback(
+                _log_refusal
+            )
 
     def _retry(self, action: Callable[[], T]) -> T:
         """Try until the disk and the database play along; raise `StoppedError` where the stop comes first."""
@@ -315,7 +358,7 @@ class Pipeline:
         for delay in delays():
             try:
                 result = action()
-            except (DatabaseUnavailableError, OSError) as error:
+            except (DatabaseUnavailableError, DeadLettersFullError, OSError) as error:
                 trouble = _explain(error)
                 if self._troubles.get(thread) != trouble:
                     log.warning("%s; trying again until it works, no image is lost", trouble)
@@ -343,8 +386,8 @@ class Pipeline:
 
 def _count(row: Row, analysis: Analysis) -> None:
     metrics.IMAGES.labels(row.pi_id, row.posture_status).inc()
-    age = datetime.now(UTC) - (row.captured_time or row.received_time)
-    metrics.FRAME_AGE.observe(max(0.0, age.total_seconds()))
+    began = frame_began(captured=row.captured_time, received=row.received_time, clock_suspect=row.clock_suspect)
+    metrics.FRAME_AGE.observe(max(0.0, (datetime.now(UTC) - began).total_seconds()))
     if analysis.inference_ms is not None:
         metrics.INFERENCE.observe(analysis.inference_ms / 1e3)
 
@@ -353,10 +396,10 @@ def _rounded(number: float | None) -> float | None:
     return None if number is None else round(number, 2)
 
 
-def _explain(error: DatabaseUnavailableError | OSError) -> str:
-    if isinstance(error, DatabaseUnavailableError):
-        return str(error)
-    return f"cannot write {error.filename or 'the annotated picture'}: {error.strerror}"
+def _explain(error: DatabaseUnavailableError | DeadLettersFullError | OSError) -> str:
+    if isinstance(error, OSError):
+        return f"cannot write {error.filename or 'the annotated picture'}: {error.strerror}"
+    return str(error)
 
 
 def _log_refusal(published: Future[bool]) -> None:

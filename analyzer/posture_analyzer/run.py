@@ -43,7 +43,9 @@ class Analyzer:
         """
         settings, stop, control, pipeline = self._settings, self._stop, self._control, self._pipeline
         with (
-            status_server(settings.http_host, settings.http_port, alive=pipeline.alive, ready=self._ready),
+            status_server(
+                settings.http_host, settings.http_port, alive=pipeline.alive, ready=self._ready, note=pipeline.note
+            ),
             control,
             pipeline,
         ):

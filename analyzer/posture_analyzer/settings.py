@@ -3,12 +3,16 @@
 import socket
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
+from urllib.parse import parse_qsl
 
 import psycopg
 from posture_common.settings import ANY_PI, MAX_IMAGE_BYTES, EnvironmentSettings, ImageBytes, Port, Settings, pi_id
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import Conninfo
 from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 
+_PARAMETERS = {option.keyword.decode() for option in Conninfo.get_defaults()} | {"ssl"}
+"""What libpq knows in a database's address; `ssl=true` as JDBC has it."""
 Degrees = Annotated[float, Field(gt=0, lt=180)]
 
 
@@ -69,8 +73,13 @@ class AnalyzerSettings(AnalysisSettings, Settings):
     @field_validator("database_url")
     @classmethod
     def _url_is_readable(cls, url: SecretStr | None) -> SecretStr | None:
+        address = url.get_secret_value() if url else ""
+        foreign = _foreign_parameters(address)
+        if foreign:
+            names = " and ".join(map(repr, foreign))
+            raise ValueError(f"{names} after the '?' is for another program, PostgreSQL does not know it; remove it")
         try:
-            parts = conninfo_to_dict(url.get_secret_value() if url else "")
+            parts = conninfo_to_dict(address)
         except psycopg.ProgrammingError:
             parts = {"port": "?"}
         # An unescaped '/' or '@' in the password puts a piece of it where port and database stand: messages quote them.
@@ -81,6 +90,12 @@ class AnalyzerSettings(AnalysisSettings, Settings):
                 "with special characters of the password written as %40 and so on"
             )
         return url
+
+    @field_validator("supabase_host", "supabase_db", "supabase_user", "supabase_port", "supabase_ssl", mode="before")
+    @classmethod
+    def _without_white_space(cls, part: object) -> object:
+        # `echo` ends a line, and who copies takes a space with it.
+        return part.strip() if isinstance(part, str) else part
 
     @field_validator("supabase_host", "supabase_db", "supabase_user")
     @classmethod
@@ -112,6 +127,11 @@ class AnalyzerSettings(AnalysisSettings, Settings):
         return "images/+" if self.stream == ANY_PI else f"images/{self.stream}"
 
     @property
+    def probe_pi_id(self) -> str:
+        """Whose row tries the table at the start."""
+        return "posture-check" if self.stream == ANY_PI else self.stream
+
+    @property
     def conninfo(self) -> str:
         """The database as libpq takes it; holds the password."""
         ca_file = {} if self.database_ca_file is None else {"sslrootcert": str(self.database_ca_file)}
@@ -127,3 +147,15 @@ class AnalyzerSettings(AnalysisSettings, Settings):
             sslmode=self.supabase_ssl,
             **ca_file,
         )
+
+
+def _foreign_parameters(url: str) -> list[str]:
+    """Return the parameters of a database's URL that libpq does not know.
+
+    None where they may be a piece of a password: of one with a '?' in it, or of one that is a parameter itself.
+    """
+    scheme, _, rest = url.partition("://")
+    parameters = rest.partition("?")[2]
+    if scheme not in {"postgresql", "postgres"} or "@" in parameters or "password" in parameters.lower():
+        return []
+    return [name for name, _ in parse_qsl(parameters, keep_blank_values=True) if name not in _PARAMETERS]

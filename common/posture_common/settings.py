@@ -77,8 +77,13 @@ def _is_secret(settings: type[EnvironmentSettings], field: str) -> bool:
 
 
 def _value(environ: Mapping[str, str], name: str, *, secret: bool) -> str | None:
-    """The variable's value; None when it is unset or empty, as `docker compose` and Kubernetes leave optional ones."""
+    """The variable's value; None when it is unset or empty, as `docker compose` and Kubernetes leave optional ones.
+
+    A secret is taken without the white space around it, wherever it stands: `echo` ends it with a line.
+    """
     value = environ.get(name) or None
+    if value is not None and secret:
+        value = value.strip() or None
     path = environ.get(f"{name}_FILE") if secret else None
     if not path:
         return value

@@ -28,6 +28,7 @@ from posture_common.epochs import (
 )
 from posture_common.mqtt import Broker, Connection, ConnectionLostError, Message
 from posture_common.service import LastingError, Stop, delays
+from posture_common.times import frame_began
 
 log = logging.getLogger(__name__)
 
@@ -208,7 +209,12 @@ class Board:
             return
         try:
             row = json.loads(payload)
-            began = datetime.fromisoformat(row["captured_time"] or row["received_time"])
+            captured = row["captured_time"]
+            began = frame_began(
+                captured=None if captured is None else datetime.fromisoformat(captured),
+                received=datetime.fromisoformat(row["received_time"]),
+                clock_suspect=bool(row.get("clock_suspect")),
+            )
             age = datetime.fromisoformat(row["analyzed_time"]) - began
             self._frame_ages[str(row["stream"])] = max(0.0, age.total_seconds())
         except (KeyError, RecursionError, TypeError, ValueError):

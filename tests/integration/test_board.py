@@ -195,6 +195,9 @@ def test_frame_ages_come_from_results(broker: Broker) -> None:
         wait_until(lambda: kept.frame_age_s("pi1") == 0.5, timeout=5, describe="the age is half a second")
         say(broker, "posture/results/pi1", json.dumps({**row, "captured_time": "2026-05-04T08:59:58+00:00"}))
         wait_until(lambda: kept.frame_age_s("pi1") == 2.5, timeout=5, describe="the age counts from the capture")
+        unset = {"captured_time": "1970-01-01T00:00:09+00:00", "clock_suspect": True}
+        say(broker, "posture/results/pi1", json.dumps({**row, **unset}))
+        wait_until(lambda: kept.frame_age_s("pi1") == 0.5, timeout=5, describe="a suspect clock is not believed")
 
 
 def test_the_status_is_retained(broker: Broker) -> None:

@@ -20,6 +20,7 @@ def failures(
     """Run the command, and return its line about each thing that failed; the others are ok."""
     program = programs.analyzer(broker, database, directory, wrapper=wrapper, arguments=["check"], **settings)
     program.secrets.append(WRONG)
+    program.log.unlink(missing_ok=True)
     with program:
         code = program.wait(timeout=60)
     assert "Traceback" not in program.output
@@ -55,6 +56,21 @@ def test_a_missing_table_and_a_missing_model(broker: Broker, database: Database,
     assert f"cannot use {model} as pose model: " in failed["model"]
     assert "No such file" in failed["model"]
     assert "POSTURE_MODEL_FILE" in failed["model"]
+
+
+def test_a_database_that_takes_no_row_and_one_that_takes_no_row_of_ours(
+    broker: Broker, database: Database, tmp_path: Path
+) -> None:
+    database.execute("ALTER TABLE posture_results ADD room text NOT NULL")
+    failed = failures(broker, database, tmp_path)
+    assert failed.keys() == {"database"}
+    assert "column room: null value" in failed["database"]
+    assert "give the column a default or let it be null" in failed["database"]
+    database.execute("ALTER TABLE posture_results ENABLE ROW LEVEL SECURITY")
+    failed = failures(broker, database, tmp_path)
+    assert failed.keys() == {"database"}
+    assert "CREATE POLICY posture_insert ON posture_results FOR INSERT TO posture" in failed["database"]
+    assert database.count() == 0
 
 
 def test_nobody_listens_where_broker_and_database_should_be(broker: Broker, database: Database, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import psycopg
 from tests.integration.conftest import Station
 from tests.support import programs
 from tests.support.brokers import Broker
-from tests.support.cameras import Camera, Results
+from tests.support.cameras import Camera, Results, left_in_session, open_session
 from tests.support.databases import Database
 from tests.support.images import Shot, nobody, photograph
 from tests.support.programs import Program
@@ -64,3 +64,36 @@ def test_images_whose_rows_wait_for_the_database_are_counted_as_in_work(station:
         wait_until(lambda: in_work() == 3, timeout=10, describe="three images are in work")
     station.wait_rows("in-work", 3)
     wait_until(lambda: in_work() == 0, timeout=10, describe="nothing is in work any more")
+
+
+def test_a_password_that_is_changed_while_it_runs_ends_it(
+    broker: Broker, database: Database, tmp_path: Path, run: Callable[[Program], Program]
+) -> None:
+    analyzer = run(programs.analyzer(broker, database, tmp_path))
+    database.execute(f"ALTER ROLE {database.user} PASSWORD 'another'")
+    try:
+        database.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()",
+            database.name,
+        )
+        with Camera(broker, "pi1") as camera:
+            camera.send([Shot(data=nobody())])
+        assert analyzer.wait(timeout=20) == programs.REFUSED
+    finally:
+        database.execute(f"ALTER ROLE {database.user} PASSWORD '{database.password}'")
+    assert "refuses us: " in analyzer.output
+    assert left_in_session(broker, "pi1") == 1, "the image stays at the broker"
+
+
+def test_row_level_security_without_a_policy_is_refused_before_an_image_is_taken(
+    broker: Broker, database: Database, tmp_path: Path
+) -> None:
+    database.execute("ALTER TABLE posture_results ENABLE ROW LEVEL SECURITY")
+    open_session(broker, "pi1")
+    with Camera(broker, "pi1") as camera:
+        camera.send([Shot(data=nobody())])
+    with programs.analyzer(broker, database, tmp_path) as analyzer:
+        assert analyzer.wait(timeout=30) == programs.REFUSED
+    assert "CREATE POLICY posture_insert" in analyzer.output
+    assert "taking images" not in analyzer.output
+    assert left_in_session(broker, "pi1") == 1

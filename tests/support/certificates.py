@@ -51,7 +51,13 @@ class Authority:
         self.certificate = certificate.public_bytes(Encoding.PEM).decode()
 
     def sign(
-        self, name: str, *, group: str = "", hosts: tuple[str, ...] = (), addresses: tuple[IPv4Address, ...] = ()
+        self,
+        name: str,
+        *,
+        group: str = "",
+        hosts: tuple[str, ...] = (),
+        addresses: tuple[IPv4Address, ...] = (),
+        begins_in: timedelta = timedelta(),
     ) -> Pair:
         """Return a new key and its certificate: for a user of Kubernetes, or a server under these names."""
         key = _new_key()
@@ -62,7 +68,7 @@ class Authority:
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         public = self._key.public_key()
         builder = (
-            _builder(subject, self._name, key.public_key())
+            _builder(subject, self._name, key.public_key(), begins_in=begins_in)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(public), critical=False)
         )
@@ -96,8 +102,10 @@ def _new_key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-    now = datetime.now(UTC)
+def _builder(
+    subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, *, begins_in: timedelta = timedelta()
+) -> x509.CertificateBuilder:
+    now = datetime.now(UTC) + begins_in
     return (
         x509.CertificateBuilder()
         .subject_name(subject)

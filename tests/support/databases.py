@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -125,9 +126,11 @@ class Cluster:
         self._run("pg_ctl", "-D", self._data, "-m", "fast", "-w", "stop")
 
     @contextmanager
-    def tls(self, authority: Authority) -> Iterator[None]:
-        """Let new connections use TLS while the block runs, with a certificate of the authority for localhost."""
-        pair = authority.sign("database", hosts=("localhost",))
+    def tls(
+        self, authority: Authority, *, hosts: tuple[str, ...] = ("localhost",), begins_in: timedelta = timedelta()
+    ) -> Iterator[None]:
+        """Let new connections use TLS while the block runs, with a certificate of the authority for the hosts."""
+        pair = authority.sign("database", hosts=hosts, begins_in=begins_in)
         for name, text in (("server.crt", pair.public), ("server.key", pair.key)):
             path = self._data / name
             path.write_text(text)
@@ -150,10 +153,12 @@ class Cluster:
         return str(row[0])
 
     @contextmanager
-    def database(self, *, empty: bool = False) -> Iterator[Database]:
+    def database(self, *, empty: bool = False, encoding: str = "UTF8") -> Iterator[Database]:
         """Make a fresh, migrated database, or an empty one of the analyzer's own, and drop it afterwards."""
         name = f"posture_{next(self._numbers)}"
-        self._owner(f"CREATE DATABASE {name} {f'OWNER {USER}' if empty else f'TEMPLATE {_TEMPLATE}'}")
+        template = "template0" if empty else _TEMPLATE
+        owner = f"OWNER {USER}" if empty else ""
+        self._owner(f"CREATE DATABASE {name} TEMPLATE {template} ENCODING '{encoding}' {owner}")
         yield Database(name, self.port, USER, self.password, self._owner_url(name))
         self._owner(f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -1,7 +1,8 @@
 """The database's address: what is wrong in it is told from a database that is only away."""
 
 import pytest
-from posture_analyzer.database import Database, DatabaseUnavailableError
+from posture_analyzer.connecting import DatabaseUnavailableError
+from posture_analyzer.database import Database
 from posture_common.service import LastingError
 
 from tests.support.waiting import free_port

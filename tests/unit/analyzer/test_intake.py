@@ -32,6 +32,7 @@ def test_a_message_with_everything() -> None:
         captured_at="2026-01-02T03:04:04.5Z",
         seq="7",
         filename="shot.jpg",
+        rotate="270",
     ) == intake.Work(
         pi_id="pi1",
         image_id=UUID,
@@ -39,6 +40,8 @@ def test_a_message_with_everything() -> None:
         captured_time=NOW - timedelta(seconds=0.5),
         received_time=NOW,
         image=IMAGE,
+        clock_suspect=False,
+        rotate=270,
         problem=None,
         acknowledgements=[acknowledge],
     )
@@ -129,9 +132,9 @@ def test_the_filename_is_one_that_the_table_can_hold(given_name: str, kept: str 
         ("2026-01-02T03:04:05Z", NOW),
         ("2026-01-02T04:04:05+01:00", NOW),
         ("2026-01-02 03:04:05.000001Z", NOW + timedelta(microseconds=1)),
-        ("2026-01-02T03:04:05", NOW),
         ("2026-01-02t03:04:05z", NOW),
         ("2025-12-31T23:59:60Z", datetime(2025, 12, 31, 23, 59, 59, tzinfo=UTC)),
+        ("1969-12-31T19:00:05-05:00", datetime(1970, 1, 1, 0, 0, 5, tzinfo=UTC)),
         ("2026-01-01t00:59:60.5+01:00", datetime(2025, 12, 31, 23, 59, 59, 500_000, tzinfo=UTC)),
     ],
 )
@@ -141,7 +144,19 @@ def test_the_time_of_capture_is_read(text: str, moment: datetime) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "yesterday", "1767323045", "2026-13-01T00:00:00Z", "\n", "2026-01-02T25:00:00Z", "2026-01-02T03:60:00Z"],
+    [
+        "",
+        "yesterday",
+        "1767323045",
+        "2026-13-01T00:00:00Z",
+        "\n",
+        "2026-01-02T25:00:00Z",
+        "2026-01-02T03:60:00Z",
+        "1969-12-31T23:59:59Z",
+        "3000-01-01T00:00:00Z",
+        "0001-01-01T00:00:00+05:00",
+        "9999-12-31T23:59:59-05:00",
+    ],
 )
 def test_a_time_that_cannot_be_read_is_left_out(text: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
@@ -157,3 +172,58 @@ def test_the_time_of_capture_is_one_that_the_table_can_hold(zone: str) -> None:
     assert captured is not None
     assert captured == datetime.fromisoformat(f"2026-01-02T03:04:05{zone}")
     assert captured.utcoffset() == timedelta(0)
+
+
+@pytest.mark.parametrize("text", ["2026-01-02T03:04:05", "2026-01-02 03:04:05.5", "2026-01-02"])
+def test_a_time_without_a_zone_is_left_out(text: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        work = read(captured_at=text, clock="unsynchronised")
+    assert (work.captured_time, work.clock_suspect) == (None, False)
+    assert f"{text!r} has no zone" in caplog.text
+    assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "suspect"),
+    [
+        ("2026-01-02T03:09:05Z", False),
+        ("2026-01-02T03:09:05.000001Z", True),
+        ("2099-01-01T00:00:00Z", True),
+        ("1970-01-01T00:00:00Z", True),
+        ("1969-12-31T19:00:00-05:00", True),
+        ("1970-01-07T23:59:59.999999Z", True),
+        ("1970-01-08T00:00:00Z", False),
+        ("1999-12-31T23:59:59Z", False),
+        ("2000-01-01T00:00:12Z", True),
+        ("2000-01-08T00:00:00Z", False),
+        ("2025-03-01T10:00:00+01:00", False),
+        ("1985-07-13T12:00:00Z", False),
+    ],
+)
+def test_a_time_that_cannot_be_is_kept_and_marked(text: str, suspect: bool) -> None:
+    work = read(captured_at=text)
+    assert work.captured_time == datetime.fromisoformat(text)
+    assert work.clock_suspect is suspect
+
+
+@pytest.mark.parametrize(("clock", "suspect"), [("unsynchronised", True), ("synchronised", False), ("", False)])
+def test_a_publisher_says_that_its_clock_is_not_synchronised(clock: str, suspect: bool) -> None:
+    assert read(captured_at="2026-01-02T03:04:05Z", clock=clock).clock_suspect is suspect
+
+
+def test_without_a_time_there_is_no_clock_to_suspect() -> None:
+    assert not read(clock="unsynchronised").clock_suspect
+
+
+@pytest.mark.parametrize(("text", "degrees"), [("0", 0), ("90", 90), ("180", 180), ("270", 270)])
+def test_an_image_may_have_to_be_turned(text: str, degrees: int, caplog: pytest.LogCaptureFixture) -> None:
+    assert read(rotate=text).rotate == degrees
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("text", ["", "45", "360", "-90", "90.0", " 90", "left", "0" * 100])
+def test_other_turns_are_ignored_with_a_warning(text: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert read(rotate=text).rotate == 0
+    assert "is not 0, 90, 180 or 270" in caplog.text
+    assert len(caplog.text) < 250

@@ -186,6 +186,76 @@ def test_a_secret_may_stand_in_a_file(name: str, tmp_path: Path) -> None:
     assert f"{name} and {name}_FILE are both set" in refusal({**LEAST, name: "x", f"{name}_FILE": str(file)})
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", " ", "\n\n"])
+def test_what_echo_and_copying_leave_at_the_end_is_no_part_of_it(end: str) -> None:
+    url = AnalyzerSettings.read(
+        {"POSTURE_STREAM": "pi1", "POSTURE_DATABASE_URL": f"postgresql://me:s3cret@db/lab{end}"}
+    )
+    assert conninfo_to_dict(url.conninfo) == {"host": "db", "dbname": "lab", "user": "me", "password": "s3cret"}
+    parts = read(
+        SUPABASE_HOST=f"db.example.org{end}",
+        SUPABASE_PORT=f"6543{end}",
+        SUPABASE_DB=f"lab{end}",
+        SUPABASE_USER=f"me{end}",
+        SUPABASE_PASSWORD=f"{SECRET}{end}",
+        SUPABASE_SSL=f"require{end}",
+        POSTURE_MQTT_PASSWORD=f"{SECRET}{end}",
+    )
+    assert conninfo_to_dict(parts.conninfo) == {
+        "host": "db.example.org",
+        "port": "6543",
+        "dbname": "lab",
+        "user": "me",
+        "password": SECRET,
+        "sslmode": "require",
+    }
+    assert parts.mqtt_password is not None
+    assert parts.mqtt_password.get_secret_value() == SECRET
+
+
+@pytest.mark.parametrize(
+    ("parameters", "named"),
+    [
+        ("pgbouncer=true", "'pgbouncer'"),
+        ("schema=public", "'schema'"),
+        ("sslmode=require&pgbouncer=true&connection_limit=1", "'pgbouncer' and 'connection_limit'"),
+        ("supa=base-pooler.x", "'supa'"),
+        ("prepareThreshold=0", "'prepareThreshold'"),
+        ("pgbouncer", "'pgbouncer'"),
+        ("workaround=", "'workaround'"),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres"])
+def test_another_programs_parameter_in_the_url_is_named(scheme: str, parameters: str, named: str) -> None:
+    url = f"{scheme}://me:{SECRET.replace('/', '%2F').replace('@', '%40')}@db:6543/lab?{parameters}"
+    message = refusal({"POSTURE_STREAM": "pi1", "POSTURE_DATABASE_URL": url})
+    assert message.startswith(f"POSTURE_DATABASE_URL: {named} after the '?' is for another program")
+    assert message.endswith("remove it")
+    assert "s3cret" not in message
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    ["sslmode=require", "ssl=true", "options=-csearch_path%3Dlab", "target_session_attrs=read-write", "sslmode="],
+)
+def test_postgresqls_own_parameters_are_taken(parameters: str) -> None:
+    url = f"postgresql://me:pw@db/lab?{parameters}"
+    AnalyzerSettings.read({"POSTURE_STREAM": "pi1", "POSTURE_DATABASE_URL": url})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:a/b?s3cret=c@db/lab",
+        "postgresql://me:a/b?s3cret@db/lab",
+        "postgresql://me@db/lab?password=a&s3cret&pgbouncer=true",
+        "postgresql://me@db/lab?pgbouncer=true&password=a&s3cret=b",
+    ],
+)
+def test_a_piece_of_a_password_is_never_taken_for_a_parameter(url: str) -> None:
+    assert "s3cret" not in refusal({"POSTURE_STREAM": "pi1", "POSTURE_DATABASE_URL": url})
+
+
 def test_a_url_may_stand_in_a_file(tmp_path: Path) -> None:
     file = tmp_path / "url"
     file.write_text("postgresql://db/lab", encoding="utf-8")

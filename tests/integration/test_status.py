@@ -1,0 +1,49 @@
+"""What `make status` shows of the database and of the rows that it refused."""
+
+from pathlib import Path
+
+from tests.support.databases import Database
+from tests.support.plays import Task, role, run_play
+
+STATUS = "INSERT INTO posture_results (pi_id, image_id, captured_time, received_time, analyzed_time, clock_suspect)"
+
+
+def shown(directory: Path, task: Task) -> str:
+    # The machine's own Python: it has the driver that a deployment uses.
+    facts: Task = {"ansible.builtin.setup": {"gather_subset": ["!all", "service_mgr"]}}
+    ran = run_play(directory, [facts, task], groups=["broker", "database"], python="/usr/bin/python3")
+    assert ran.returncode == 0, (ran.stdout + ran.stderr)[-3000:]
+    return " ".join(ran.stdout.split())  # Ansible breaks long lines.
+
+
+def test_refused_rows_are_shown_where_they_lie(tmp_path: Path) -> None:
+    services = role("report", {"posture_images_dir": str(tmp_path / "images")}, tasks_from="services")
+    letters = tmp_path / "images/dead-letters"
+    assert "refused rows in" not in shown(tmp_path, services)
+    letters.mkdir(parents=True)
+    (letters / ".pi1-0.json.part").touch()
+    assert "refused rows in" not in shown(tmp_path, services)
+    for number in range(2):
+        (letters / f"pi1-{number}.json").touch()
+    assert f"refused rows in {letters}: 2; mend the table, then run posture-analyzer retry" in shown(tmp_path, services)
+
+
+def test_the_age_of_frames_is_not_counted_from_a_clock_that_is_wrong_or_a_photograph(
+    database: Database, tmp_path: Path
+) -> None:
+    received, analyzed = "'2026-05-04 12:00Z'", "'2026-05-04 12:00:02Z'"
+    for number, (captured, suspect) in enumerate(
+        [
+            ("'2026-05-04 11:59:59Z'", False),  # 3 s
+            ("NULL", False),  # 2 s, like the others
+            ("'1970-01-01 00:00:09Z'", True),
+            ("'2026-05-04 12:04Z'", True),
+            ("'2025-03-01 10:00Z'", False),
+            ("'2026-05-04 11:59:59Z'", False),  # 3 s
+            ("'2026-05-04 11:59:58Z'", False),  # 4 s
+        ]
+    ):
+        database.execute(f"{STATUS} VALUES ('pi1', '{number}', {captured}, {received}, {analyzed}, {suspect})")
+    output = shown(tmp_path, role("report", {"posture_database_url": database.url}))
+    assert "images received 7" in output
+    assert "frame age, median 2.00 s" in output
