@@ -5,7 +5,7 @@ An image is in one of two states, and leaves by `forget`: its row is committed, 
 
     add -> WAITING -- next --> OUT: sent, then acknowledged by the broker -- forget --> gone
               ^                 |                                     ^ |
-              +--- refused, or -+                overdue: next sends -+-+
+              +--- refused, or -+     overdue, overtaken: next sends -+-+
                    disconnected before it was acknowledged   it again
 
 An image that was cut off again and again is under suspicion of being what ends the connections (some brokers refuse a
@@ -23,6 +23,10 @@ AT_ONCE = 4
 """How many images may be unacknowledged by the broker: each is held in memory until then."""
 PAUSE_FIRST_S = 1.0
 PAUSE_LAST_S = 10.0
+OVERTAKEN_S = 2.0
+"""How long an image may stay unconfirmed once a later one is confirmed, doubling: analyzers keep the order but for
+the few that are in work at a time, and a broker whose queue is full drops an image without a word.
+"""
 SUSPECT_AFTER = 3
 """After how many connections in a row that ended before they acknowledged it an image is under suspicion."""
 
@@ -90,6 +94,16 @@ class Delivery:
         """Take charge of a spooled image; one that is known already stays as it is."""
         if entry.image_id not in self._out and entry.image_id not in self._waiting:
             self._wait(_Image(entry=entry))
+
+    def confirmed(self, image_id: str, now: float) -> None:
+        """The image's row is committed, so those that a broker took before it are to be heard of soon."""
+        confirmed = self._out.get(image_id)
+        self.forget(image_id)
+        if confirmed is None or confirmed.times > 1:  # which of the attempts was confirmed is not known
+            return
+        for image in self._out.values():
+            if image.acknowledged and image.number < confirmed.number:
+                image.due = min(image.due, now + OVERTAKEN_S * 2.0 ** (image.times - 1))
 
     def forget(self, image_id: str) -> None:
         """Give an image up: it is confirmed, or no longer in the spool."""

@@ -69,6 +69,8 @@ class Outbox:
 
     def confirmed(self, image_id: str) -> None:
         """The image's row is committed: free it."""
+        with self._changed:
+            self._delivery.confirmed(image_id, time.monotonic())
         if self._remove(image_id):
             metrics.CONFIRMED.inc()
 

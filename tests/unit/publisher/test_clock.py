@@ -68,7 +68,7 @@ def test_a_clock_that_was_right_once_stays_so(machine: Machine) -> None:
     assert clock.read().doubt is None
 
 
-@pytest.mark.parametrize(("off_by", "believed"), [(0, True), (-30, True), (-3600, False), (-time.time(), False)])
+@pytest.mark.parametrize(("off_by", "believed"), [(0, True), (-30, True), (-3600, False), (-50 * 365 * 86400, False)])
 def test_a_clock_with_a_battery_that_agrees_is_believed(machine: Machine, off_by: float, believed: bool) -> None:
     machine.has_timesyncd()
     machine.has_battery(off_by=off_by)

@@ -4,7 +4,7 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from posture_publisher.delivery import AT_ONCE, PAUSE_FIRST_S, PAUSE_LAST_S, SUSPECT_AFTER, Delivery, Send
+from posture_publisher.delivery import AT_ONCE, OVERTAKEN_S, PAUSE_FIRST_S, PAUSE_LAST_S, SUSPECT_AFTER, Delivery, Send
 from posture_publisher.spool import Entry
 
 CONFIRM, RECONNECT = 600.0, 30.0
@@ -73,6 +73,33 @@ def test_only_a_confirmed_image_makes_room_in_the_window() -> None:
     assert (made.out, made.waiting) == (3, 7)
     made.forget("image-1")
     assert send_and_acknowledge(made, 1.0) == [3]
+
+
+def test_an_image_that_others_overtake_is_sent_again_soon_and_ever_later() -> None:
+    made = delivery(images=4)
+    assert send_and_acknowledge(made, 0.0) == [0, 1, 2, 3]
+    made.confirmed("image-2", 1.0)
+    assert made.wake_up(1.0) == 1.0 + OVERTAKEN_S
+    made.confirmed("image-3", 2.0)
+    assert send_and_acknowledge(made, 2.9) == []
+    assert send_and_acknowledge(made, 3.0) == [0, 1]
+    made.confirmed("image-0", 4.0)  # the first attempt or the second: it says nothing of image 1
+    made.add(entry(5))
+    assert send_and_acknowledge(made, 5.0) == [5]
+    made.confirmed("image-5", 6.0)
+    assert send_and_acknowledge(made, 6.0 + 2 * OVERTAKEN_S) == [1]
+
+
+def test_an_image_is_not_overtaken_by_one_sent_before_it_or_while_it_is_unanswered() -> None:
+    made = delivery(images=3)
+    first, second, third = (the_next(made, 0.0) for _ in range(3))
+    made.acknowledged(first.number)
+    made.acknowledged(third.number)
+    made.confirmed("image-0", 1.0)
+    assert made.next(1.0 + OVERTAKEN_S) is None
+    made.confirmed("image-2", 1.0)
+    assert made.next(1.0 + OVERTAKEN_S) is None, "image 1 was not taken yet, and its connection answers"
+    assert second.entry.seq == 1
 
 
 def test_an_image_may_be_confirmed_while_it_waits_or_twice_or_unknown() -> None:
