@@ -23,7 +23,7 @@ _HARMLESS = re.compile(
     # OpenCV's own log: where a picture is wrong there are no pixels.
     r"|\[ *[A-Z]+:"
 )
-_OPENCV_PREFIX = re.compile(r"\[ *[A-Z]+:.*?(?:error: \(.*?\) |global \S+ \S+ )")
+_OPENCV_FRAME = re.compile(r"\[ *[A-Z]+:.*error: \(.*?\) |\[ *[A-Z]+:.*?global \S+ \S+ | in function '.*$")
 
 
 def decode(encoded: Encoded) -> NDArray[np.uint8]:
@@ -56,7 +56,7 @@ def _decode(data: bytes) -> tuple[NDArray[np.uint8] | None, list[str]]:
             os.write(_STDERR, error.err.encode())
         lines = os.pread(said, _READ, 0).decode("ascii", "replace").splitlines()
     if pixels is None:
-        lines = [_OPENCV_PREFIX.sub("", line) for line in lines]
+        lines = [_OPENCV_FRAME.sub("", line) for line in lines]
     return pixels, [re.sub(r"[^ -~]", "?", line)[:_LONGEST_REASON] for line in lines if line.strip()]
 
 

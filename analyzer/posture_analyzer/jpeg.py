@@ -67,7 +67,7 @@ def parse(image: bytes) -> Encoded:
     if segments[-1].marker != _END:
         raise cut_short("the marker at its end is missing")
     if len(scans) == 1:
-        _check_restarts(frame, header, scans[0], image[scans[0].end : segments[-1].start])
+        _check_restarts(image, frame, header, scans[0], segments[-1].start)
     app1 = [segment.body for segment in header if segment.marker == _APP1]
     return Encoded(
         frame.width,
@@ -127,7 +127,7 @@ def _frame(header: Sequence[_Segment]) -> _Frame:
     raise refused("its frame header is missing")
 
 
-def _check_restarts(frame: _Frame, header: Sequence[_Segment], scan: _Segment, data: bytes) -> None:
+def _check_restarts(image: bytes, frame: _Frame, header: Sequence[_Segment], scan: _Segment, end: int) -> None:
     """Raise where a restart marker is missing: libjpeg does not say so after it has warned of a camera's padding."""
     interval = next((int.from_bytes(s.body[:2]) for s in reversed(header) if s.marker == _RESTARTS), 0)
     if not interval or not scan.body or scan.body[0] != len(frame.sampling):
@@ -135,31 +135,32 @@ def _check_restarts(frame: _Frame, header: Sequence[_Segment], scan: _Segment, d
     widest, highest = (1, 1) if len(frame.sampling) == 1 else map(max, zip(*frame.sampling, strict=True))
     blocks = -(-frame.width // (8 * widest)) * -(-frame.height // (8 * highest))
     expected = max(0, -(-blocks // interval) - 1)
-    if expected > len(data):
+    if expected > end - scan.end:
         raise damaged("restart markers are missing")
-    found = b"".join(_RESTART.findall(data))[:expected]
+    found = b"".join(_RESTART.findall(image, scan.end, end))[:expected]
     if found != (_RESTARTS_IN_ORDER * (expected // 8 + 1))[:expected]:
         raise damaged("restart markers are missing or out of order")
 
 
 def _rebuilt(
     image: bytes, frame: _Frame, header: Sequence[_Segment], scans: Sequence[_Segment], end: int
-) -> Iterator[bytes]:
-    yield image[:2]
+) -> Iterator[bytes | memoryview]:
+    view = memoryview(image)
+    yield view[:2]
     for segment in header:
         if segment.marker in _NEEDED:
             body = _unremarkable(segment, frame)
             yield struct.pack(">BBH", 0xFF, segment.marker, len(body) + 2)
             yield body
     if frame.marker == _PROGRESSIVE:
-        yield image[scans[0].start : end]
+        yield view[scans[0].start : end]
         return
     ends = [*(scan.start for scan in scans[1:]), end]
     for scan, until in zip(scans, ends, strict=True):
         # Of a sequential JPEG's scan these three bytes have one right value; some encoders write others.
-        yield image[scan.start : scan.end - 3]
+        yield view[scan.start : scan.end - 3]
         yield b"\0\x3f\0"
-        yield image[scan.end : until]
+        yield view[scan.end : until]
 
 
 def _unremarkable(segment: _Segment, frame: _Frame) -> bytes:

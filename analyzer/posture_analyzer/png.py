@@ -27,14 +27,15 @@ def parse(image: bytes) -> Encoded:
     Raises:
         UndecodableError: it is damaged, or ends early.
     """
-    parts = [image[:8]]
+    view = memoryview(image)
+    parts = [view[:8]]
     kinds = set()
     exif: list[bytes] = []
     texts: dict[bytes, tuple[bytes, bytes]] = {}
     for kind, start, end in _chunks(image):
         kinds.add(kind)
         if kind in _NEEDED:
-            parts.append(image[start:end])
+            parts.append(view[start:end])
         elif kind == b"eXIf":
             exif.append(image[start + 8 : end - 4])
         elif kind in _TEXTS:
@@ -44,7 +45,7 @@ def parse(image: bytes) -> Encoded:
             raise refused(f"it needs {_shown(kind)}, which is not known")
     if b"IDAT" not in kinds:
         raise cut_short("it has no IDAT chunk")
-    if not parts[1].startswith(b"\0\0\0\x0dIHDR"):
+    if bytes(parts[1][:8]) != b"\0\0\0\x0dIHDR":
         raise refused("it does not begin with an IHDR chunk of 13 bytes")
     width, height = struct.unpack_from(">II", parts[1], 8)
     return Encoded(

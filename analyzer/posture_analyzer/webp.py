@@ -1,8 +1,9 @@
 """Read a WebP's chunks: size, orientation, and what of it the decoder needs.
 
 WebP has no checksum, and libwebp does not mind data that are left over when the picture is complete. Yet a sound
-picture needs its data to the end: without the last bytes it cannot be decoded, and a damaged one mostly can. This finds
-nearly all damage of lossy pictures, and two thirds of lossless ones; it costs decoding twice.
+picture needs its data to the end: without the last bytes it cannot be decoded, and a damaged one mostly can. Of lossy
+pictures that damage had made other ones, libwebp alone refused 5 %, this finds 99 %; of lossless ones it finds 60 %. It
+costs decoding twice.
 """
 
 import struct
@@ -11,8 +12,10 @@ from . import orientation
 from .encoded import Encoded, UndecodableError, cut_short, refused
 
 MAX_CHUNKS = 1000
-TOO_LITTLE = 8
-"""Bytes without which no picture is complete; encoders write about two more than are needed."""
+TOO_LITTLE = 32
+"""Bytes without which no picture is complete. Without 8, 30 of 780 sound lossless ones were, without 12, 2; without 16,
+none: the decoder goes on for 64 bits, and these may happen to mean a copy of the row above.
+"""
 SHORTEST = 128
 """Pixels of height. Below, the last of eight partitions of the data may be empty in a sound picture."""
 

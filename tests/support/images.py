@@ -157,6 +157,15 @@ def webp_with(webp: bytes, *, before: bytes = b"", after: bytes = b"") -> bytes:
     return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP" + chunks
 
 
+def rle_bmp(width: int, height: int) -> bytes:
+    """Return a BMP with run-length coding: each row a run of one grey."""
+    colours = b"".join(bytes((value, value, value, 0)) for value in range(256))
+    rows = b"".join(bytes((width, row % 256, 0, 0)) for row in range(height)) + b"\0\1"
+    start = 14 + 40 + len(colours)
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(rows), 0, 0, 256, 0)
+    return b"BM" + struct.pack("<IHHI", start + len(rows), 0, 0, start) + header + colours + rows
+
+
 def exif_rotated(jpeg: bytes) -> bytes:
     """Return the picture lying on its side, with an EXIF tag that turns it upright again."""
     lying = opened(jpeg).transpose(Image.Transpose.ROTATE_90)
