@@ -50,7 +50,7 @@ def _decode(data: bytes) -> tuple[NDArray[np.uint8] | None, list[str]]:
     pixels: NDArray[np.uint8] | None = None
     with _standard_error() as said:
         try:
-            found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+            found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
             pixels = None if found is None else found.astype(np.uint8, copy=False)
         except cv2.error as error:
             os.write(_STDERR, error.err.encode())

@@ -48,10 +48,7 @@ def read(image: bytes, *, max_pixels: int, rotate: int = 0) -> Pixels:
         raise UndecodableError(f"{width} x {height} pixels are more than the {max_pixels} of POSTURE_MAX_PIXELS")
     if max(width, height) > MAX_SIDE:
         raise UndecodableError(f"{width} x {height} pixels: a side is longer than {MAX_SIDE}")
-    pixels = decoder.decode(encoded)
-    if pixels.shape != (height, width, 3):
-        raise UndecodableError(f"the image's header is refused: {pixels.shape} decoded")
-    return orientation.turn(pixels, encoded.orientation, rotate=rotate)
+    return orientation.turn(decoder.decode(encoded), encoded.orientation, rotate=rotate)
 
 
 def resize(pixels: Pixels) -> Pixels:

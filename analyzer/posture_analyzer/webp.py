@@ -16,8 +16,6 @@ TOO_LITTLE = 32
 """Bytes without which no picture is complete. Without 8, 30 of 780 sound lossless ones were, without 12, 2; without 16,
 none: the decoder goes on for 64 bits, and these may happen to mean a copy of the row above.
 """
-SHORTEST = 128
-"""Pixels of height. Below, the last of eight partitions of the data may be empty in a sound picture."""
 
 _ANIMATION = 0x02
 _LOSSY_START = b"\x9d\x01\x2a"
@@ -32,7 +30,7 @@ def parse(image: bytes) -> Encoded:
     """
     chunks = _chunks(image)
     extended = chunks.get(b"VP8X")
-    if b"ANIM" in chunks or b"ANMF" in chunks or (extended and extended[0] & _ANIMATION):
+    if extended and extended[0] & _ANIMATION:
         raise UndecodableError("an animated WebP is not supported")
     kind = next((kind for kind in (b"VP8 ", b"VP8L") if kind in chunks), None)
     if kind is None:
@@ -47,7 +45,7 @@ def parse(image: bytes) -> Encoded:
         height,
         _simple(kind, body),
         orientation.find([chunks.get(b"EXIF", b"")], [chunks.get(b"XMP ", b"")]),
-        _simple(kind, body[:-TOO_LITTLE]) if height >= SHORTEST else None,
+        _simple(kind, body[:-TOO_LITTLE]),
     )
 
 

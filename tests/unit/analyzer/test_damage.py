@@ -1,5 +1,6 @@
 """Damage is seen, whatever the end of the data looks like, and what only looks like damage is no damage."""
 
+import os
 import re
 import struct
 import zlib
@@ -137,10 +138,36 @@ def test_the_reason_is_said(image: bytes, words: str) -> None:
     assert words in refusal(image)
 
 
-def test_nothing_goes_to_the_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
+def test_nothing_of_a_picture_goes_to_the_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
     for image in (BASELINE[:40_000] + b"\xff\xd9", png(zlib.compress(b"\0")), PNG, BASELINE):
         is_refused(image)
-    assert capfd.readouterr() == ("", "")
+    os.write(2, b"and this is still heard")
+    assert capfd.readouterr() == ("", "and this is still heard")
+
+
+SECRET = b"nothing of this reaches the decoder"
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        images.jpeg_with(BASELINE, images.jpeg_segment(0xE1, SECRET), images.jpeg_segment(0xFE, SECRET)) + SECRET,
+        images.png_with(PNG, images.png_chunk(b"tEXt", b"Comment\0" + SECRET), images.png_chunk(b"eXIf", SECRET))
+        + SECRET,
+        images.webp_with(WEBPS["lossy"], after=images.webp_chunk(b"XMP ", SECRET)) + SECRET,
+    ],
+    ids=["jpeg", "png", "webp"],
+)
+def test_the_decoder_gets_what_it_needs_and_no_more(image: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def imdecode(data: NDArray[np.uint8], flags: int) -> None:
+        seen.append(data.tobytes())
+
+    monkeypatch.setattr(cv2, "imdecode", imdecode)
+    refusal(image)
+    assert seen
+    assert all(SECRET not in data for data in seen)
 
 
 def restarts_of(image: bytes) -> list[int]:
@@ -177,6 +204,9 @@ def jfif(image: bytes, version: bytes) -> bytes:
 
 
 def adobe(image: bytes, transform: int) -> bytes:
+    """Return the JPEG with Adobe's segment instead of its JFIF segment."""
+    start, end = image.index(b"\xff\xe0"), image.index(b"\xff\xdb")
+    image = cut_out(image, start, end - start)
     return images.jpeg_with(image, images.jpeg_segment(0xEE, b"Adobe\0\x64\0\0\0\0" + bytes([transform])))
 
 
@@ -291,6 +321,11 @@ def test_a_png_whose_data_are_wrong_is_refused_with_the_reason(image: bytes, wor
     assert words in refusal(image)
 
 
+@pytest.mark.parametrize("data", [zlib.compress(ROWS * 2), zlib.compress(ROWS) + b"more"])
+def test_a_png_with_more_data_than_it_needs_is_read(data: bytes) -> None:
+    assert (read(png(data)) == 0).all()
+
+
 @pytest.mark.parametrize(
     ("image", "words"),
     [
@@ -352,7 +387,7 @@ def test_an_animated_webp_never_reaches_the_decoder(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(cv2, "imdecode", None)
     image = images.pillow(PHOTO, "WEBP", save_all=True, append_images=[PHOTO.rotate(90)])
     assert "animated" in refusal(image)
-    assert "animated" in refusal(image.replace(b"ANIM", b"NONE").replace(b"ANMF", b"NONE"))
+    assert "two sizes" in refusal(overwritten(images.webp_with(WEBPS["lossy"]), 24, b"\0\0\0"))
     assert "no picture" in refusal(b"RIFF\x04\0\0\0WEBP")
     assert "chunks" in refusal(b"RIFF" + struct.pack("<I", 4 + 800_000) + b"WEBP" + b"abcd\0\0\0\0" * 100_000)
 
