@@ -90,6 +90,7 @@ def test_only_the_start_of_an_image_is_refused(start: bytes) -> None:
         (images.png_with_header(65535, 65535), "65535 x 65535 pixels"),
         (images.jpeg_with_header(12000, 12000), "12000 x 12000 pixels are more than the 50000000"),
         (images.png_with_header(12000, 12000), "POSTURE_MAX_PIXELS"),
+        (images.png_with_header(65501, 1), "a side is longer than 65500"),
     ],
     ids=[
         "text",
@@ -105,6 +106,7 @@ def test_only_the_start_of_an_image_is_refused(start: bytes) -> None:
         "bomb png",
         "huge jpeg",
         "huge png",
+        "long png",
     ],
 )
 def test_what_cannot_be_analysed_is_refused(image: bytes, words: str) -> None:
