@@ -449,3 +449,24 @@ def test_a_sound_bmp_is_read_as_it_was(mode: str) -> None:
     assert (read(image) == cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)).all()
     upside_down = overwritten(image, 22, struct.pack("<i", -512))
     assert (read(upside_down) == read(image)[::-1]).all()
+
+
+def with_masks(bits: int, masks: tuple[int, int, int]) -> bytes:
+    """Return a BMP of 8 x 8 pixels whose red is full and whose green and blue are none."""
+    pixels = masks[0].to_bytes(bits // 8, "little") * 64
+    header = struct.pack("<IiiHHIIiiII", 40, 8, 8, 1, bits, 3, len(pixels), 0, 0, 0, 0) + struct.pack("<III", *masks)
+    return b"BM" + struct.pack("<IHHI", 66 + len(pixels), 0, 0, 66) + header + pixels
+
+
+@pytest.mark.parametrize(
+    ("bits", "masks"), [(16, (0xF800, 0x7E0, 0x1F)), (16, (0x7C00, 0x3E0, 0x1F)), (32, (0xFF0000, 0xFF00, 0xFF))]
+)
+def test_a_bmp_with_usual_masks_has_the_right_colours(bits: int, masks: tuple[int, int, int]) -> None:
+    blue, green, red = read(with_masks(bits, masks))[3, 3]
+    assert red >= 248
+    assert green == blue == 0
+
+
+@pytest.mark.parametrize("masks", [(0xFF000000, 0xFF00, 0xFF), (0xFF000000, 0xFF0, 0xFF0000), (0xFF, 0xFF00, 0xFF0000)])
+def test_a_bmp_with_other_masks_is_refused(masks: tuple[int, int, int]) -> None:
+    assert "masks" in refusal(with_masks(32, masks))
