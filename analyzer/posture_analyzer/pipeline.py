@@ -31,6 +31,7 @@ from .analysis import Analysis, Analyst, undecodable
 from .connecting import DatabaseUnavailableError
 from .database import Database, Key, Row
 from .dead_letters import DeadLetters, DeadLettersFullError
+from .hanging import Hanging
 from .intake import Work
 from .patience import Patience
 from .refusals import Refusal, RowRefusedError
@@ -79,6 +80,7 @@ class Pipeline:
         self._underway: set[Key] = set()
         self._settled = threading.Condition(self._lock)
         self._patience = Patience()
+        self._hanging = Hanging()
         self._connection: Connection | None = None
         self._failure: BaseException | None = None
         self._troubles: dict[str, str] = {}
@@ -296,6 +298,8 @@ class Pipeline:
             key = done.work.key
             if key in inserted.new:
                 _count(rows[key], done.analysis)
+                if (hint := self._hanging.add(done.work.pi_id, rows[key].body_angle)) is not None:
+                    log.warning("%s", hint)
             if key not in inserted.refused:
                 self._settle(done.work, inserted.standing.get(key, rows[key]))
         return [(done, inserted.refused[done.work.key]) for done in batch if done.work.key in inserted.refused]

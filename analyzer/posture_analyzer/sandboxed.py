@@ -72,7 +72,7 @@ def serve(connection: Connection, desk: Desk) -> None:
         except MemoryError:
             problem, over_limit = _NO_MEMORY, True
         except cv2.error as error:
-            over_limit = error.code == cv2.Error.StsNoMem or "bad_alloc" in str(error)
+            over_limit = error.code == cv2.Error.StsNoMem
             problem = _NO_MEMORY if over_limit else f"OpenCV refuses it: {error.err}"
         signal.setitimer(signal.ITIMER_PROF, 0)
         connection.send_bytes(json.dumps({"problem": problem, "over_limit": over_limit, **about}).encode())

@@ -52,7 +52,7 @@ class Note:
                 alone=None if values["alone"] is None else _key(values["alone"]),
                 ended=tuple(map(_key, values["ended"])),
             )
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, OverflowError, KeyError, TypeError, RecursionError):
             return None
 
     def to_json(self) -> str:

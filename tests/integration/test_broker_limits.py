@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from posture_common.mqtt import Broker as Address
 from posture_common.mqtt import Connection, PublishRefusedError
 from posture_common.service import LastingError
+from posture_common.settings import MAX_IMAGE_BYTES
 
 from tests.support.brokers import Broker
 from tests.support.cameras import left_in_session, open_session
@@ -32,6 +33,7 @@ def rendered(text: str, variables: dict[str, Any]) -> str:
 def limits(streams: int, cameras: int = 0) -> dict[str, int]:
     """Return the role's default limits for so many streams."""
     variables: dict[str, Any] = {
+        "posture_image_bytes_max": MAX_IMAGE_BYTES,
         "__common_streams": list(range(streams)),
         "posture_camera_passwords": dict.fromkeys(range(cameras), ""),
     }

@@ -28,22 +28,20 @@ def test_refused_rows_are_shown_where_they_lie(tmp_path: Path) -> None:
     assert f"refused rows in {letters}: 2; mend the table, then run posture-analyzer retry" in shown(tmp_path, services)
 
 
-def test_the_age_of_frames_is_not_counted_from_a_clock_that_is_wrong_or_a_photograph(
+def test_how_long_rows_take_is_not_counted_from_a_clock_that_is_wrong_or_a_photograph(
     database: Database, tmp_path: Path
 ) -> None:
     received, analyzed = "'2026-05-04 12:00Z'", "'2026-05-04 12:00:02Z'"
     for number, (captured, suspect) in enumerate(
         [
-            ("'2026-05-04 11:59:59Z'", False),  # 3 s
-            ("NULL", False),  # 2 s, like the others
+            ("'2026-05-04 11:59:59Z'", False),
+            ("NULL", False),
             ("'1970-01-01 00:00:09Z'", True),
             ("'2026-05-04 12:04Z'", True),
             ("'2025-03-01 10:00Z'", False),
-            ("'2026-05-04 11:59:59Z'", False),  # 3 s
-            ("'2026-05-04 11:59:58Z'", False),  # 4 s
         ]
     ):
         database.execute(f"{STATUS} VALUES ('pi1', '{number}', {captured}, {received}, {analyzed}, {suspect})")
     output = shown(tmp_path, role("report", {"posture_database_url": database.url}))
-    assert "images received 7" in output
-    assert "frame age, median 2.00 s" in output
+    assert "images received 5" in output
+    assert "arrival to row 2.00 s, median" in output

@@ -79,11 +79,7 @@ def jpeg_with_header(width: int, height: int) -> bytes:
 def png_with_header(width: int, height: int) -> bytes:
     """Return a tiny PNG that claims another size than it has, its checksum right: a decompression bomb's header."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(b"\0" * 64)), chunk(b"IEND", b"")
+    parts = png_chunk(b"IHDR", header), png_chunk(b"IDAT", zlib.compress(b"\0" * 64)), png_chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
@@ -104,12 +100,76 @@ def opened(jpeg: bytes) -> Image.Image:
     return Image.open(io.BytesIO(jpeg))
 
 
+def exif(orientation: int, *, order: str = "<", kind: int = 3) -> bytes:
+    """Return an EXIF block without prefix; `order` as in `struct`, `kind` one of EXIF's integer types."""
+    code = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}[kind]
+    maker = struct.pack(order + "HHII", 0x010F, 2, 4, int.from_bytes(b"lab\0", "little" if order == "<" else "big"))
+    tag = struct.pack(order + "HHI", 0x0112, kind, 1) + struct.pack(order + code, orientation).ljust(4, b"\0")
+    start = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8)
+    return start + struct.pack(order + "H", 2) + maker + tag + bytes(4)
+
+
+def xmp(orientation: int, *, as_element: bool = False) -> bytes:
+    """Return an XMP packet with the orientation as an attribute or as an element."""
+    attribute, element = f' tiff:Orientation="{orientation}"', ""
+    if as_element:
+        attribute, element = "", f"<tiff:Orientation>{orientation}</tiff:Orientation>"
+    return (
+        '<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '
+        f'xmlns:tiff="http://ns.adobe.com/tiff/1.0/"{attribute}>{element}</rdf:Description></rdf:RDF></x:xmpmeta>'
+        '<?xpacket end="w"?>'
+    ).encode()
+
+
+def jpeg_segment(marker: int, body: bytes) -> bytes:
+    """Return a JPEG's segment."""
+    return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+
+
+def jpeg_with(jpeg: bytes, *segments: bytes, before: int | None = None) -> bytes:
+    """Return the JPEG with more segments: at its start, or before its first segment of the marker `before`."""
+    place = 2 if before is None else jpeg.index(bytes((0xFF, before)))
+    return jpeg[:place] + b"".join(segments) + jpeg[place:]
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    """Return a PNG's chunk, its checksum right."""
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png_with(png: bytes, *chunks: bytes, before: bytes = b"IDAT") -> bytes:
+    """Return the PNG with more chunks before its first one of that kind."""
+    place = png.index(before) - 4
+    return png[:place] + b"".join(chunks) + png[place:]
+
+
+def webp_chunk(kind: bytes, body: bytes) -> bytes:
+    """Return a WebP's chunk."""
+    return kind + struct.pack("<I", len(body)) + body + bytes(len(body) % 2)
+
+
+def webp_with(webp: bytes, *, before: bytes = b"", after: bytes = b"") -> bytes:
+    """Return a simple WebP as an extended one, with more chunks before and after its picture."""
+    width, height = opened(webp).size
+    flags = bytes((0x0C, 0, 0, 0)) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    chunks = webp_chunk(b"VP8X", flags) + before + webp[12:] + after
+    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP" + chunks
+
+
+def rle_bmp(width: int, height: int) -> bytes:
+    """Return a BMP with run-length coding: each row a run of one grey."""
+    colours = b"".join(bytes((value, value, value, 0)) for value in range(256))
+    rows = b"".join(bytes((width, row % 256, 0, 0)) for row in range(height)) + b"\0\1"
+    start = 14 + 40 + len(colours)
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(rows), 0, 0, 256, 0)
+    return b"BM" + struct.pack("<IHHI", start + len(rows), 0, 0, start) + header + colours + rows
+
+
 def exif_rotated(jpeg: bytes) -> bytes:
     """Return the picture lying on its side, with an EXIF tag that turns it upright again."""
     lying = opened(jpeg).transpose(Image.Transpose.ROTATE_90)
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
-    return pillow(lying, "JPEG", exif=exif.tobytes())
+    return pillow(lying, "JPEG", exif=b"Exif\0\0" + exif(6))  # to be shown turned by 90 degrees clockwise
 
 
 def sixteen_bit_png(jpeg: bytes) -> bytes:
