@@ -136,7 +136,7 @@ class Sandbox:
                 # numpy's linear algebra would start threads that nothing here needs: half of the time to start.
                 environment["OPENBLAS_NUM_THREADS"] = "1"
                 self._process = subprocess.Popen(
-                    self._command, stdin=theirs, stdout=subprocess.DEVNULL, env=environment
+                    self._command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, env=environment
                 )
         except OSError as error:
             ours.close()

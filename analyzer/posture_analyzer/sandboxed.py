@@ -8,7 +8,7 @@ import re
 import resource
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -33,17 +33,17 @@ class Desk:
         self._pixels: picture.Pixels | None = None
         self._small_size = (0, 0)
 
-    def open(self, image: bytes, *, rotate: int) -> tuple[dict[str, Any], bytes | memoryview]:
+    def open(self, image: bytes, *, rotate: int) -> tuple[dict[str, Any], bytes]:
         """Decode an image and keep it; return the small picture's shape and bytes."""
         self._pixels = None
         self._pixels = picture.read(image, max_pixels=self._max_pixels, rotate=rotate)
         small = picture.resize(self._pixels)
         self._small_size = small.shape[1], small.shape[0]
-        return {"shape": small.shape}, memoryview(small).cast("B")
+        return {"shape": small.shape}, small.tobytes()
 
     def annotate(
         self, _: bytes, *, points: Sequence[Sequence[float]] | None, posture: dict[str, Any]
-    ) -> tuple[dict[str, Any], bytes | memoryview]:
+    ) -> tuple[dict[str, Any], bytes]:
         """Draw on the picture that is kept and let go of it; return the JPEG."""
         if self._pixels is None:
             raise picture.UndecodableError("no picture is open")
@@ -58,13 +58,15 @@ class Desk:
 
 def serve(connection: Connection, desk: Desk) -> None:
     """Answer requests until the other side closes the connection."""
-    actions = {"decoding": desk.open, "drawing": desk.annotate}
+    actions: dict[str, Callable[..., tuple[dict[str, Any], bytes]]] = {"decoding": desk.open, "drawing": desk.annotate}
     while True:
         request = json.loads(connection.recv_bytes())
         data = connection.recv_bytes()
         action = actions[request.pop("do")]
         signal.setitimer(signal.ITIMER_PROF, request.pop("cpu_s"))
-        problem, over_limit, about, result = None, False, {}, b""
+        problem, over_limit = None, False
+        about: dict[str, Any] = {}
+        result = b""
         try:
             about, result = action(data, **request)
         except picture.UndecodableError as error:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from posture_analyzer import database as analyzer_database
-from posture_analyzer.database import Key, Row
+from posture_analyzer.database import Inserted, Row
 from posture_analyzer.pipeline import Pipeline
 from posture_analyzer.settings import AnalyzerSettings
 from posture_analyzer.trial import Trial
@@ -49,7 +49,7 @@ def test_pictures_and_their_folders_are_on_the_disk_before_the_row_is_committed(
     noting("fsync", "names in")
     insert = analyzer_database.Database.insert
 
-    def inserting(self: analyzer_database.Database, rows: Sequence[Row]) -> set[Key]:
+    def inserting(self: analyzer_database.Database, rows: Sequence[Row]) -> Inserted:
         if rows:
             events.append("commit")
         return insert(self, rows)

@@ -101,7 +101,9 @@ def test_one_death_is_forgiven(broker: Broker, database: Database, tmp_path: Pat
         program.start()
         wait_until(lambda: database.count() == 1, timeout=20, describe=lambda: program.output[-3000:])
         assert database.rows()[0]["posture_status"] == "Bad"
-        assert Note.parse(retained(broker, TOPIC) or b"").alone is None
+        note = Note.parse(retained(broker, TOPIC) or b"")
+        assert note is not None
+        assert note.alone is None
         assert program.terminate() == 0
     assert retained(broker, TOPIC) is None
 

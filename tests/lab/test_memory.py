@@ -1,6 +1,7 @@
 """The largest images that are taken, all workers at once, in the memory that a Job has."""
 
 import contextlib
+import io
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ def memory_group(limit: int) -> Iterator[MemoryGroup]:
 
 
 def large_photograph() -> Image.Image:
-    picture = Image.open(hostile.io.BytesIO(photograph("camera"))).convert("RGB").resize((SIDE, SIDE))
+    picture = Image.open(io.BytesIO(photograph("camera"))).convert("RGB").resize((SIDE, SIDE))
     noise = np.random.default_rng(1).integers(-6, 6, (SIDE, SIDE, 1), dtype=np.int16)
     return Image.fromarray(np.clip(np.asarray(picture, np.int16) + noise, 0, 255).astype(np.uint8))
 

@@ -1,8 +1,9 @@
 """A stream's durable session at a broker, looked at by connecting to it."""
 
 import queue
+from typing import Any
 
-from paho.mqtt.client import Client
+from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -32,10 +33,18 @@ def retained(broker: Broker, topic: str) -> bytes | None:
     found: queue.Queue[bytes] = queue.Queue()
     client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
     client.username_pw_set(ADMIN, broker.passwords[ADMIN])
-    client.on_message = lambda _client, _data, message: found.put(message.payload if message.retain else b"")
-    client.on_connect = lambda *_: client.subscribe([(topic, 1), ("tests/mark", 1)])
-    # Messages come in order: what was retained comes before what is published after the subscription.
-    client.on_subscribe = lambda *_: client.publish("tests/mark", "mark", qos=1)
+
+    def on_message(_client: Client, _data: Any, message: MQTTMessage) -> None:
+        found.put(bytes(message.payload) if message.retain else b"")
+
+    def on_connect(*_: Any) -> None:
+        client.subscribe([(topic, 1), ("tests/mark", 1)])
+
+    def on_subscribe(*_: Any) -> None:
+        # Messages come in order: what was retained comes before what is published after the subscription.
+        client.publish("tests/mark", "mark", qos=1)
+
+    client.on_message, client.on_connect, client.on_subscribe = on_message, on_connect, on_subscribe
     client.connect("127.0.0.1", broker.port)
     client.loop_start()
     try:
