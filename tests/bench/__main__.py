@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.bench import loads, looking, losing, planning, rates, services
+from tests.bench import loads, looking, losing, planning, rates, services, sieging
 from tests.bench.lab import Lab
 from tests.support.databases import Cluster
 from tests.support.mosquitto import NEW, OLD, find_mosquitto
@@ -40,6 +40,7 @@ PARTS = {
     "startup": Part("Start-up, seconds", services.measure_startup),
     "memory": Part("Resident memory, MB", services.measure_memory),
     "losses": Part("Nothing lost, nothing twice", losing.measure),
+    "siege": Part("One Pi against the others", sieging.measure),
     "loads": Part("Reading the nodes' load", loads.measure),
     "planning": Part("Planning 1,000 streams on 1,000 nodes", planning.measure),
     "looking": Part("One look of the offloader", looking.measure),
@@ -94,6 +95,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--memory-images", type=int, default=3000, help="images of a memory run (%(default)s)")
     parser.add_argument("--images", type=int, default=2000, help="images of a loss run (%(default)s)")
     parser.add_argument("--outage", type=float, default=60, help="seconds that the database is stopped (%(default)s)")
+    parser.add_argument("--siege", type=float, default=600, help="seconds of a siege (%(default)s)")
+    parser.add_argument("--siege-rate", type=float, default=5, help="hostile messages a second (%(default)s)")
     parser.add_argument("--only", default="", help="loss runs whose name holds this text")
     return parser.parse_args(arguments)
 

@@ -1,48 +1,21 @@
 """The broker as the role sets it up: one Pi fills its own queue, which is small, and a wrong password costs little."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from posture_common.mqtt import Broker as Address
 from posture_common.mqtt import Connection, PublishRefusedError
 from posture_common.service import LastingError
-from posture_common.settings import MAX_IMAGE_BYTES
 
 from tests.support.brokers import Broker
 from tests.support.cameras import left_in_session, open_session
+from tests.support.limits import MIB, ROLE, LimitedBroker, limits
 from tests.support.mosquitto import Mosquitto
 from tests.support.odd import Block, Stranger
 from tests.support.plays import Task, run_play
 from tests.support.waiting import wait_until
-
-ROLE = Path(__file__).parents[2] / "roles/broker"
-MIB = 2**20
-
-
-def rendered(text: str, variables: dict[str, Any]) -> str:
-    environment = Environment(loader=FileSystemLoader(ROLE / "templates"), trim_blocks=True, undefined=StrictUndefined)  # noqa: S701  (no HTML)
-    return environment.from_string(text).render(variables)
-
-
-def limits(streams: int, cameras: int = 0) -> dict[str, int]:
-    """Return the role's default limits for so many streams."""
-    variables: dict[str, Any] = {
-        "posture_image_bytes_max": MAX_IMAGE_BYTES,
-        "__common_streams": list(range(streams)),
-        "posture_camera_passwords": dict.fromkeys(range(cameras), ""),
-    }
-    publishers = yaml.safe_load((ROLE / "vars/main.yml").read_text())["__broker_publishers"]
-    variables["__broker_publishers"] = rendered(publishers, variables)
-    for name, default in yaml.safe_load((ROLE / "defaults/main.yml").read_text()).items():
-        if name.endswith("_max"):
-            variables[name] = rendered(default, variables).strip()
-    return {name: int(value) for name, value in variables.items() if name.endswith("_max")}
 
 
 @pytest.mark.parametrize(("streams", "cameras"), [(1, 0), (1, 30), (2, 0), (5, 0), (100, 0)])
@@ -55,21 +28,9 @@ def test_the_limits_fit_each_other(streams: int, cameras: int) -> None:
     assert found["broker_memory_max"] > streams * queue + max(streams, cameras) * 4 * packet
 
 
-class LimitedBroker(Broker):
-    """A broker with the role's own limits, and a store that is written more often."""
-
-    def configuration(self) -> str:
-        """Return the tests' settings with the role's limits for two streams."""
-        values = limits(2)
-        lines = (ROLE / "templates/mosquitto.conf.j2").read_text().splitlines()
-        bounds = [line for line in lines if re.match("max_|memory_limit", line)]
-        ours = re.sub("max_queued_messages.*|max_inflight_messages.*", "", super().configuration())
-        return rendered("\n".join(bounds), values) + "\n" + ours
-
-
 @pytest.fixture
 def limited(mosquittos: dict[str, Mosquitto], tmp_path: Path, each: str) -> Iterator[LimitedBroker]:
-    with LimitedBroker(mosquittos[each], tmp_path / "broker", pis=("pi1", "pi2")) as broker:
+    with LimitedBroker(mosquittos[each], tmp_path / "broker", pis=("pi1", "pi2"), limits=limits(2)) as broker:
         yield broker
 
 

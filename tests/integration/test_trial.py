@@ -16,21 +16,11 @@ from tests.support.cameras import Camera, open_session
 from tests.support.databases import Database
 from tests.support.images import Shot, nobody, numbered, photograph
 from tests.support.mosquitto import NEW, Mosquitto
-from tests.support.programs import Program
+from tests.support.programs import Program, children
 from tests.support.sessions import retained
 from tests.support.waiting import wait_until
 
 TOPIC = "posture/streams/pi1/trial"
-
-
-def children(pid: int) -> list[int]:
-    """Return the processes that a program has started and that run."""
-    found = []
-    for status in Path("/proc").glob("[0-9]*/status"):
-        with suppress(FileNotFoundError, ProcessLookupError):
-            if f"\nPPid:\t{pid}\n" in status.read_text():
-                found.append(int(status.parent.name))
-    return found
 
 
 def in_work(program: Program) -> bool:

@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -126,6 +127,16 @@ class Program:
         found = re.search(rf"{name}:\s+(\d+) kB", status)
         assert found, "the process has ended"
         return int(found[1]) / 1024
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a program has started and that run."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if f"\nPPid:\t{pid}\n" in status.read_text():
+                found.append(int(status.parent.name))
+    return found
 
 
 def analyzer(
