@@ -1,6 +1,7 @@
 """One image from its bytes to its posture and annotated picture: everything an analyzer computes."""
 
 import logging
+import math
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import cv2
 import numpy as np
 from posture_common.service import FailedError
 
-from . import estimator, picture
+from . import estimator, heap, picture
 from .angles import Landmarks, Look, Posture, judge, look
 from .sandbox import EndedError, KilledError, Sandbox
 from .settings import AnalysisSettings
@@ -20,9 +21,13 @@ log = logging.getLogger(__name__)
 
 DARK = 16
 """Mean of all channels, of 255, below which a picture is too dark to say that nobody is there."""
+STRETCHED_FOR_S = 2.0
+"""Whether a camera stretches people is looked at again after so long: at one image a second, for each."""
+MOST_CAMERAS = 1000
 
 # Workers are the parallelism; OpenCV's own threads would take their cores.
 cv2.setNumThreads(1)
+heap.keep_pictures()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,7 @@ class Analyst:
 
     def __init__(self, settings: AnalysisSettings) -> None:
         self._settings = settings
+        self._looked: dict[str | None, tuple[float, bool]] = {}  # when, and whether the passes had missed somebody
         self._sandbox = Sandbox(max_pixels=settings.max_pixels, jpeg_quality=settings.jpeg_quality)
         self._estimator = estimator.create(settings.model_file)
 
@@ -64,35 +70,41 @@ class Analyst:
         self._sandbox.close()
         self._close_estimator()
 
-    def analyse(self, image: bytes, *, rotate: int = 0, cpu_s: float | None = None) -> Analysis:
-        """Analyse one encoded image, turned `rotate` degrees clockwise; a bad one gives a posture that says so.
+    def analyse(
+        self, image: bytes, *, rotate: int = 0, cpu_s: float | None = None, camera: str | None = None
+    ) -> Analysis:
+        """Analyse one encoded image; a bad one gives a posture that says so.
 
-        `cpu_s` is how many processor seconds its decoding may take, where that is not what its size suggests.
+        Args:
+            image: the encoded image.
+            rotate: degrees by which it is turned clockwise.
+            cpu_s: processor seconds that its decoding may take, where that is not what its size suggests.
+            camera: whose image it is, where several of one camera come.
 
         Raises:
             FailedError: the pose model fails, loaded anew too: nothing is known of the image.
         """
         try:
             try:
-                return self._analyse(image, rotate=rotate, cpu_s=cpu_s)
+                return self._analyse(image, rotate=rotate, cpu_s=cpu_s, camera=camera)
             except KilledError as error:
                 log.warning("%s: the image is tried once more", error)
-                return self._analyse(image, rotate=rotate, cpu_s=cpu_s)
+                return self._analyse(image, rotate=rotate, cpu_s=cpu_s, camera=camera)
         except EndedError as error:
             return undecodable(str(error), ended=True)
         except picture.UndecodableError as error:
             return undecodable(str(error))
 
-    def _analyse(self, image: bytes, *, rotate: int, cpu_s: float | None) -> Analysis:
+    def _analyse(self, image: bytes, *, rotate: int, cpu_s: float | None, camera: str | None) -> Analysis:
         small = self._sandbox.open(image, rotate=rotate, cpu_s=cpu_s)
         started = time.perf_counter()
         passes = self._passes(small)
         inference_ms = 1e3 * (time.perf_counter() - started)
-        posture = self._judge(passes, small)
+        posture = self._judge(passes, small, camera)
         shown = next((landmarks for landmarks in passes if landmarks is not None), None)
         return Analysis(posture, self._sandbox.annotate(shown, posture), inference_ms)
 
-    def _judge(self, passes: list[Landmarks | None], small: picture.Pixels) -> Posture:
+    def _judge(self, passes: list[Landmarks | None], small: picture.Pixels, camera: str | None) -> Posture:
         height, width = small.shape[:2]
         looks: list[Look | None] = [
             None if landmarks is None else look(landmarks, width=width, height=height) for landmarks in passes
@@ -101,15 +113,20 @@ class Analyst:
             looks,
             neck_threshold=self._settings.neck_threshold,
             body_threshold=self._settings.body_threshold,
-            may_miss=not any(looks) and self._may_miss(small),
+            may_miss=not any(looks) and self._may_miss(small, camera),
         )
 
-    def _may_miss(self, small: picture.Pixels) -> bool:
+    def _may_miss(self, small: picture.Pixels, camera: str | None) -> bool:
         """Whether somebody may be there although the passes found nobody."""
         if self._settings.passes == 1 or small.mean() < DARK:
             return True
-        narrowed = picture.narrowed(small)
-        return any(landmarks is not None for landmarks in self._passes(narrowed))
+        looked_at, missed = self._looked.get(camera, (-math.inf, False))
+        if camera is None or time.monotonic() - looked_at > STRETCHED_FOR_S:
+            missed = self._landmarks(picture.narrowed(small)) is not None
+            if len(self._looked) == MOST_CAMERAS:
+                self._looked.clear()
+            self._looked[camera] = time.monotonic(), missed
+        return missed
 
     def _passes(self, small: picture.Pixels) -> list[Landmarks | None]:
         """Find the landmarks in the picture as it is and, with two passes, mirrored and turned back."""

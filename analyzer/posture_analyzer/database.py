@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -115,6 +116,7 @@ _INSERT = f"""
 STATEMENT_TIMEOUT_S = 20.0
 """A locked table must not hold us for ever. The server sees to it."""
 ANSWER_TIMEOUT_S = 25.0
+WATCH_S = 0.5
 """Nor must a pooler that has no connection for the statement. We see to that."""
 _VANISHED = "the database drops the row without a word; look for a trigger or a rule on posture_results that does"
 
@@ -159,6 +161,7 @@ class Database:
         self._probe_pi_id = probe_pi_id
         self._connector = Connector(self._conninfo, str(self))
         self._connection: psycopg.Connection[Any] | None = None
+        self._watch: _Watch | None = None
 
     def __str__(self) -> str:
         target = conninfo_to_dict(self._conninfo)
@@ -229,6 +232,9 @@ class Database:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        if self._watch is not None:
+            self._watch.end()
+            self._watch = None
 
     def _insert(self, rows: Sequence[Row]) -> Inserted:
         [returned] = self._run(_INSERT, _by_column([dataclasses.astuple(row) for row in rows]))
@@ -279,11 +285,12 @@ class Database:
         if self._connection is None:
             self._connection = self._connector.connect()
         connection = self._connection
+        watch = self._watch = self._watch or _Watch()
         # Not a setting of the session: behind a transaction pooler that is somebody else's a moment later, and theirs
         # ours. One message, so it costs no time on the way.
         begin = f"BEGIN; SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_S * 1e3:.0f}"
         try:
-            with _answering(connection):
+            with watch.answering(connection):
                 end = "COMMIT" if keep else "ROLLBACK"
                 cursor = connection.execute(f"{begin}; {statement}; {end}".encode(), values)
             return [result.fetchall() for result in cursor.results() if result.description]
@@ -319,28 +326,43 @@ class Database:
         return REMEDIES.get(state, COMPARE)
 
 
-@contextmanager
-def _answering(connection: "psycopg.Connection[Any]") -> Iterator[None]:
-    """Cut the connection off when what the block awaits of it is not there in time."""
-    late = threading.Event()
+class _Watch:
+    """Cuts a connection off that was not answered in time. One thread that looks now and then: a timer for each
+    statement would cost half a millisecond of each image.
+    """
 
-    def cut() -> None:
-        late.set()
-        # The answer may come, and the connection be closed, at this very moment.
-        with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as stream:
-            stream.shutdown(socket.SHUT_RDWR)
+    def __init__(self) -> None:
+        self._awaited: tuple[float, psycopg.Connection[Any]] | None = None
+        self._late = False
+        self._ended = threading.Event()
+        threading.Thread(target=self._run, name="database watch", daemon=True).start()
 
-    timer = threading.Timer(ANSWER_TIMEOUT_S, cut)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    except psycopg.OperationalError:
-        if late.is_set():
-            raise psycopg.OperationalError(f"no answer within {ANSWER_TIMEOUT_S:g} s") from None
-        raise
-    finally:
-        timer.cancel()
+    def end(self) -> None:
+        self._ended.set()
+
+    @contextmanager
+    def answering(self, connection: "psycopg.Connection[Any]") -> Iterator[None]:
+        """Cut the connection off when what the block awaits of it is not there in time."""
+        self._late = False
+        self._awaited = time.monotonic() + ANSWER_TIMEOUT_S, connection
+        try:
+            yield
+        except psycopg.OperationalError:
+            if self._late:
+                raise psycopg.OperationalError(f"no answer within {ANSWER_TIMEOUT_S:g} s") from None
+            raise
+        finally:
+            self._awaited = None
+
+    def _run(self) -> None:
+        while not self._ended.wait(WATCH_S):
+            awaited = self._awaited
+            if awaited is None or time.monotonic() < awaited[0]:
+                continue
+            self._late, self._awaited = True, None
+            # The answer may come, and the connection be closed, at this very moment.
+            with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(awaited[1].fileno())) as stream:
+                stream.shutdown(socket.SHUT_RDWR)
 
 
 def _probe(pi_id: str) -> Row:

@@ -248,7 +248,7 @@ class Pipeline:
         if work.problem is not None:
             return undecodable(work.problem)
         cpu_s = self._patience.limit_s(work.pi_id, size=len(work.image), now=time.monotonic())
-        analysis = analyst.analyse(work.image, rotate=work.rotate, cpu_s=cpu_s)
+        analysis = analyst.analyse(work.image, rotate=work.rotate, cpu_s=cpu_s, camera=work.pi_id)
         if analysis.ended:
             metrics.ENDED.labels(work.pi_id).inc()
             self._patience.wasted(work.pi_id, cpu_s, now=time.monotonic())

@@ -17,8 +17,8 @@ from .trial import Trial
 log = logging.getLogger(__name__)
 
 SESSION_EXPIRY_S = 30 * 24 * 3600
-MESSAGES_PER_WORKER = 2
-"""How many messages are here for each worker: the one in work, and the next."""
+MESSAGES_PER_WORKER = 4
+"""How many messages are here for each worker: in work, waiting to be, and waiting for their commit."""
 FIRST_WITH_FLOW_CONTROL = (2, 0, 13)
 """Older mosquittos forget the receive maximum as soon as acknowledgements flow, unless it is 1."""
 

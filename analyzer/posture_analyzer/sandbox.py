@@ -12,13 +12,14 @@ taken over gets no objects into the process that holds the passwords, and no sec
 """
 
 import json
+import math
+import mmap
 import os
 import signal
 import socket
 import subprocess
 import sys
 from dataclasses import asdict
-from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from posture_common.service import LastingError
 
 from . import picture
 from .angles import Landmarks, Posture
+from .pipe import Pipe
 
 BYTES_PER_PIXEL = 15
 """Most that a picture asks for, for each of its pixels, while it is decoded, turned and encoded (docs/bench.md)."""
@@ -39,7 +41,7 @@ CPU_S_PER_BYTE = 0.25 / 2**20
 LONGEST_CPU_S = 4.0
 DRAW_CPU_S = 2.0
 
-_LONGEST_ANSWER = 2**16
+SHARED_BYTES = 3 * picture.LONGEST_SIDE**2
 _DEATH_S = 2.0
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ")
 
@@ -74,21 +76,29 @@ class Sandbox:
     """
 
     def __init__(self, *, max_pixels: int, jpeg_quality: int) -> None:
+        # The small picture comes back here: a socket would take it in many pieces, and each is a switch of processes.
+        self._shared_file = os.memfd_create("small-picture")
+        os.ftruncate(self._shared_file, SHARED_BYTES)
+        self._shared = mmap.mmap(self._shared_file, SHARED_BYTES)
         limits = {"max_pixels": max_pixels, "jpeg_quality": jpeg_quality, "memory": memory_limit(max_pixels)}
-        self._command = [sys.executable, "-P", "-m", "posture_analyzer.sandboxed", json.dumps(limits)]
-        self._longest_data = memory_limit(max_pixels)
+        arguments = json.dumps({**limits, "shared": self._shared_file})
+        self._command = [sys.executable, "-P", "-m", "posture_analyzer.sandboxed", arguments]
+        self._longest_answer = memory_limit(max_pixels)
         self._start()
 
     def open(self, image: bytes, *, rotate: int = 0, cpu_s: float | None = None) -> picture.Pixels:
         """Decode an encoded image, turn it `rotate` degrees clockwise, keep it, and return it as the model wants it.
+
+        What is returned is overwritten by the next picture.
 
         Raises:
             EndedError: it crashed the decoder, or went over a limit of memory or time.
             UndecodableError: it is not a picture that can be analysed.
         """
         limit_s = cpu_limit_s(len(image)) if cpu_s is None else cpu_s
-        about, pixels = self._ask("decoding", limit_s, image, rotate=rotate)
-        return np.frombuffer(pixels, np.uint8).reshape(about["shape"])
+        about, _ = self._ask("decoding", limit_s, image, rotate=rotate)
+        shape = about["shape"]
+        return np.frombuffer(self._shared, np.uint8, math.prod(shape)).reshape(shape)
 
     def annotate(self, landmarks: Landmarks | None, posture: Posture) -> bytes:
         """Draw on the picture opened last and return it as JPEG; `landmarks` are in pixels of what `open` returned.
@@ -97,24 +107,26 @@ class Sandbox:
             EndedError: as `open` does.
         """
         points = None if landmarks is None else landmarks.tolist()
-        return self._ask("drawing", DRAW_CPU_S, points=points, posture=asdict(posture))[1]
+        return bytes(self._ask("drawing", DRAW_CPU_S, points=points, posture=asdict(posture))[1])
 
     def close(self) -> None:
         """End the process."""
-        self._connection.close()
+        self._end()
+        os.close(self._shared_file)
+
+    def _end(self) -> None:
+        self._pipe.close()
         self._process.kill()
         self._process.wait()
 
-    def _ask(self, doing: str, cpu_s: float, data: bytes = b"", **request: Any) -> tuple[dict[str, Any], bytes]:
+    def _ask(self, doing: str, cpu_s: float, data: bytes = b"", **request: Any) -> tuple[dict[str, Any], bytearray]:
         """Have the sandbox do something; return what it says of the result, and the result."""
-        connection = self._connection
         try:
-            connection.send_bytes(json.dumps({"do": doing, "cpu_s": cpu_s, **request}).encode())
-            connection.send_bytes(data)
-            about, result = self._answer()
+            self._pipe.send({"do": doing, "cpu_s": cpu_s, **request}, data)
+            about, result = self._pipe.receive(longest=self._longest_answer)
         except (EOFError, OSError, ValueError) as cause:
             error = self._death(doing, cpu_s, cause)
-            self.close()
+            self._end()
             self._start()
             raise error from None
         if about["over_limit"]:
@@ -123,20 +135,19 @@ class Sandbox:
             raise picture.UndecodableError(about["problem"])
         return about, result
 
-    def _answer(self) -> tuple[dict[str, Any], bytes]:
-        if not self._connection.poll(WALL_S):
-            raise TimeoutError
-        return json.loads(self._connection.recv_bytes(_LONGEST_ANSWER)), self._connection.recv_bytes(self._longest_data)
-
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+        # numpy's linear algebra would start threads that nothing here needs: half of the time to start.
+        environment["OPENBLAS_NUM_THREADS"] = "1"
         try:
             with theirs:
-                # numpy's linear algebra would start threads that nothing here needs: half of the time to start.
-                environment["OPENBLAS_NUM_THREADS"] = "1"
                 self._process = subprocess.Popen(
-                    self._command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, env=environment
+                    self._command,
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    env=environment,
+                    pass_fds=[self._shared_file],
                 )
         except OSError as error:
             ours.close()
@@ -144,7 +155,8 @@ class Sandbox:
                 f"cannot start the process that decodes pictures: {error.strerror}; allow the user one process more "
                 "for each worker"
             ) from None
-        self._connection = Connection(ours.detach())
+        ours.settimeout(WALL_S)
+        self._pipe = Pipe(ours)
 
     def _death(self, doing: str, cpu_s: float, cause: Exception) -> EndedError:
         """Return what the process died of, or has to die of."""

@@ -4,22 +4,25 @@ A request is a JSON object and bytes; so is an answer. The program imports littl
 """
 
 import json
+import mmap
 import re
 import resource
 import signal
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from . import picture
+from . import heap, picture
 from .angles import Posture
 from .annotate import annotate
+from .pipe import Pipe
 
 _NO_MEMORY = "decoding it takes more memory than a picture of POSTURE_MAX_PIXELS does"
 
@@ -27,19 +30,21 @@ _NO_MEMORY = "decoding it takes more memory than a picture of POSTURE_MAX_PIXELS
 class Desk:
     """The picture that is being worked on."""
 
-    def __init__(self, *, max_pixels: int, jpeg_quality: int) -> None:
+    def __init__(self, shared: NDArray[np.uint8], *, max_pixels: int, jpeg_quality: int) -> None:
+        self._shared = shared
         self._max_pixels = max_pixels
         self._jpeg_quality = jpeg_quality
         self._pixels: picture.Pixels | None = None
         self._small_size = (0, 0)
 
     def open(self, image: bytes, *, rotate: int) -> tuple[dict[str, Any], bytes]:
-        """Decode an image and keep it; return the small picture's shape and bytes."""
+        """Decode an image and keep it; share the small picture and return its shape."""
         self._pixels = None
         self._pixels = picture.read(image, max_pixels=self._max_pixels, rotate=rotate)
         small = picture.resize(self._pixels)
         self._small_size = small.shape[1], small.shape[0]
-        return {"shape": small.shape}, small.tobytes()
+        self._shared[: small.size] = small.reshape(-1)
+        return {"shape": small.shape}, b""
 
     def annotate(
         self, _: bytes, *, points: Sequence[Sequence[float]] | None, posture: dict[str, Any]
@@ -56,19 +61,18 @@ class Desk:
         return {}, picture.to_jpeg(pixels, quality=self._jpeg_quality)
 
 
-def serve(connection: Connection, desk: Desk) -> None:
-    """Answer requests until the other side closes the connection."""
+def serve(pipe: Pipe, desk: Desk) -> None:
+    """Answer requests until the analyzer hangs up."""
     actions: dict[str, Callable[..., tuple[dict[str, Any], bytes]]] = {"decoding": desk.open, "drawing": desk.annotate}
     while True:
-        request = json.loads(connection.recv_bytes())
-        data = connection.recv_bytes()
+        request, data = pipe.receive(longest=sys.maxsize)
         action = actions[request.pop("do")]
         signal.setitimer(signal.ITIMER_PROF, request.pop("cpu_s"))
         problem, over_limit = None, False
         about: dict[str, Any] = {}
         result = b""
         try:
-            about, result = action(data, **request)
+            about, result = action(bytes(data), **request)
         except picture.UndecodableError as error:
             problem = str(error)
         except MemoryError:
@@ -77,8 +81,8 @@ def serve(connection: Connection, desk: Desk) -> None:
             over_limit = error.code == cv2.Error.StsNoMem
             problem = _NO_MEMORY if over_limit else f"OpenCV refuses it: {error.err}"
         signal.setitimer(signal.ITIMER_PROF, 0)
-        connection.send_bytes(json.dumps({"problem": problem, "over_limit": over_limit, **about}).encode())
-        connection.send_bytes(result)
+        del data
+        pipe.send({"problem": problem, "over_limit": over_limit, **about}, result)
 
 
 def main() -> None:
@@ -88,12 +92,14 @@ def main() -> None:
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # inherited from the analyzer, which blocks some
+    shared = np.frombuffer(mmap.mmap(limits.pop("shared"), 0), np.uint8)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     most = _data_bytes() + limits.pop("memory")
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     cv2.setNumThreads(1)
+    heap.keep_pictures()
     with suppress(EOFError, ConnectionError):
-        serve(Connection(sys.stdin.fileno()), Desk(**limits))
+        serve(Pipe(socket.socket(fileno=sys.stdin.fileno())), Desk(shared, **limits))
 
 
 def _data_bytes() -> int:

@@ -156,10 +156,10 @@ def test_a_memory_limit_that_the_largest_images_exceed_is_refused(tmp_path: Path
         limit: role(
             "analyzer", VARIABLES | {"analyzer_job_resources": {"limits": {"memory": limit}}}, tasks_from="template"
         )
-        for limit in ("512Mi", "1Gi", "1250Mi", "2Gi", "1500M")
+        for limit in ("512Mi", "1Gi", "1400Mi", "2Gi", "1500M")
     }
     run_play(tmp_path, refusals(tmp_path, tries), groups=GROUPS, arguments=["-e", "posture_address=10.0.0.1"])
     said = refused(tmp_path)
     assert "memory limit 512Mi is too low: 2 workers" in (said["512Mi"] or "")
-    assert "take up to 1250Mi" in (said["1Gi"] or "")
-    assert [said[limit] for limit in ("1250Mi", "2Gi", "1500M")] == [None] * 3
+    assert "take up to 1357Mi" in (said["1Gi"] or "")
+    assert [said[limit] for limit in ("1400Mi", "2Gi", "1500M")] == [None] * 3
