@@ -29,6 +29,10 @@ HANDOVERS = Counter(
     "Handovers: streams taken from an older epoch (in), given to a newer one (out).",
     ["direction"],
 )
+BROKER_HEAP = Gauge("posture_broker_heap_bytes", "The broker's memory, as it says.")
+BROKER_STORED = Gauge("posture_broker_stored_bytes", "Payloads that the broker holds, as it says.")
+BROKER_DROPPED = Gauge("posture_broker_dropped_messages", "Messages that found a queue full since the broker's start.")
+BROKER_CLIENTS = Gauge("posture_broker_clients", "Clients that are connected to the broker.")
 READY = Gauge("posture_analyzer_ready", "1 while the analyzer takes images.")
 FRAME_AGE = Histogram(
     "posture_frame_age_seconds",

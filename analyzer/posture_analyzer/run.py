@@ -10,6 +10,7 @@ from posture_common.service import Stop, delays, status_server
 
 from . import metrics
 from .control import control_of
+from .figures import broker_figures
 from .pipeline import LARGEST_BATCH, Pipeline
 from .settings import AnalyzerSettings
 from .trial import Trial
@@ -46,6 +47,7 @@ class Analyzer:
             status_server(
                 settings.http_host, settings.http_port, alive=pipeline.alive, ready=self._ready, note=pipeline.note
             ),
+            broker_figures(self._broker, settings.stream, stop),
             control,
             pipeline,
         ):

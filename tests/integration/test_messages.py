@@ -150,3 +150,15 @@ def test_a_message_that_was_not_acknowledged_comes_again_and_says_so(each_broker
     with listen(each_broker) as second:
         [message] = next(second.batches(1))
         assert message.redelivered
+
+
+def test_the_brokers_own_figures_are_among_the_metrics(
+    broker: Broker, database: Database, run: Callable[[Program], Program], tmp_path: Path
+) -> None:
+    analyzer = run(programs.analyzer(broker, database, tmp_path))
+
+    def heap() -> float:
+        found = re.search(r"^posture_broker_heap_bytes (\S+)$", analyzer.get("/metrics")[1], re.MULTILINE)
+        return float(found[1]) if found else 0.0
+
+    wait_until(lambda: heap() > 10_000, timeout=20, describe="the broker's memory")
