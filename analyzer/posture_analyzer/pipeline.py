@@ -156,6 +156,11 @@ class Pipeline:
                 return f"{worker} has been at one image for {now - begun:.0f} s"
         return None if self._failure is None else str(self._failure)
 
+    @property
+    def died(self) -> bool:
+        """Whether a thread failed, perhaps of an image in work, and not of what a person has to mend."""
+        return self._failure is not None and not isinstance(self._failure, LastingError)
+
     def trouble(self) -> str | None:
         """Say what keeps rows from being committed at the moment, or None."""
         return "; ".join(tuple(self._troubles.values())) or None

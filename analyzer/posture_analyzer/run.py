@@ -68,7 +68,8 @@ class Analyzer:
                         waits = delays()
                     stop.wait(next(waits))
             pipeline.drain()
-            self._trial.finish()
+            if not pipeline.died:
+                self._trial.finish()
 
     def _stream(self) -> Connection:
         """Return a connection to the stream's session, not yet open; whoever holds it open owns the stream."""

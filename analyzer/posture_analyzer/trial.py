@@ -12,6 +12,7 @@ import json
 import logging
 import secrets
 import threading
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Self
 
@@ -86,21 +87,28 @@ class Trial:
 
     def begin(self) -> None:
         """Become the owner, and learn what a former one died of."""
-        former = self._retained()
-        if former is not None and former.owner != self._note.owner:
-            self._note = former.inherited(owner=self._note.owner, workers=self._note.workers)
-            self._suspects = former.workers
-            log.warning(
-                "the stream's last analyzer died: up to %d images that it had in work are tried one at a time",
-                self._suspects,
-            )
-        self._retain(self._note.to_json())
+
+        def succeed(former: Note | None) -> str:
+            if former is not None and former.owner != self._note.owner:
+                self._note = former.inherited(owner=self._note.owner, workers=self._note.workers)
+                self._suspects = former.workers
+                log.warning(
+                    "the stream's last analyzer died: up to %d images that it had in work are tried one at a time",
+                    self._suspects,
+                )
+            return self._note.to_json()
+
+        self._answer(succeed)
 
     def finish(self) -> None:
         """Say that this analyzer ended well, unless another owns the stream by now."""
-        retained = self._retained()
-        if retained is not None and retained.owner == self._note.owner:
-            self._retain(replace(self._note, workers=0, alone=None).to_json() if self._note.ended else "")
+
+        def leave(retained: Note | None) -> str | None:
+            if retained is None or retained.owner != self._note.owner:
+                return None
+            return replace(self._note, workers=0, alone=None).to_json() if self._note.ended else ""
+
+        self._answer(leave)
 
     def ended_twice(self, key: Key) -> bool:
         """Whether the image was in work at two deaths."""
@@ -116,16 +124,16 @@ class Trial:
     def try_alone(self, key: Key) -> None:
         """Write down that the image is about to be begun."""
         self._note = replace(self._note, alone=key)
-        self._retain(self._note.to_json())
+        self._retain()
 
     def settled(self, key: Key) -> None:
         """Write down that the image has its row."""
         ended = tuple(each for each in self._note.ended if each != key)
         self._note = replace(self._note, alone=None, ended=ended)
-        self._retain(self._note.to_json())
+        self._retain()
 
-    def _retained(self) -> Note | None:
-        """Return the note that the broker has retained."""
+    def _answer(self, reply: Callable[[Note | None], str | None]) -> None:
+        """Retain what `reply` makes of the note that the broker has retained; None leaves that as it is."""
         mark = secrets.token_hex(8).encode()
         found = None
         try:
@@ -134,22 +142,24 @@ class Trial:
                 patience.start()
                 try:
                     connection.publish(self._topic, mark).result(PATIENCE_S)
-                    for messages in connection.batches(1):
-                        if messages[0].payload == mark:  # what was retained came before it
-                            return found
-                        found = Note.parse(messages[0].payload)
-                        messages[0].acknowledge()
+                    for [message] in connection.batches(1):
+                        message.acknowledge()
+                        if message.payload == mark:  # what was retained came before it
+                            payload = reply(found)
+                            if payload is not None:
+                                connection.publish(self._topic, payload, retain=True).result(PATIENCE_S)
+                            return
+                        found = Note.parse(message.payload)
                 finally:
                     patience.cancel()
             self._tell(f"{self._broker} does not send back what is written to {self._topic}")
         except (LastingError, ConnectionLostError, PublishRefusedError, TimeoutError) as error:
             self._tell(str(error))
-        return None
 
-    def _retain(self, payload: str) -> None:
+    def _retain(self) -> None:
         try:
             with Connection(self._broker, client_id=self._client_id) as connection:
-                connection.publish(self._topic, payload, retain=True).result(PATIENCE_S)
+                connection.publish(self._topic, self._note.to_json(), retain=True).result(PATIENCE_S)
         except (LastingError, ConnectionLostError, PublishRefusedError, TimeoutError) as error:
             self._tell(str(error))
 

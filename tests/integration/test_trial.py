@@ -3,12 +3,19 @@
 import os
 import re
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from posture_analyzer import estimator
+from posture_analyzer.picture import Pixels
+from posture_analyzer.run import Analyzer
+from posture_analyzer.settings import AnalyzerSettings
 from posture_analyzer.trial import Note, Trial
 from posture_common import mqtt
+from posture_common.service import FailedError, Stop
+from pydantic import SecretStr
 
 from tests.support import brokers, programs
 from tests.support.brokers import ADMIN, Broker
@@ -18,7 +25,7 @@ from tests.support.images import Shot, nobody, numbered, photograph
 from tests.support.mosquitto import NEW, Mosquitto
 from tests.support.programs import Program, children
 from tests.support.sessions import retained
-from tests.support.waiting import wait_until
+from tests.support.waiting import free_port, wait_until
 
 TOPIC = "posture/streams/pi1/trial"
 
@@ -130,4 +137,50 @@ def test_an_analyzer_that_was_taken_over_leaves_the_new_owners_note_alone(broker
     old.finish()
     assert retained(broker, TOPIC) == note
     new.finish()
+    assert retained(broker, TOPIC) is None
+
+
+class Failing:
+    """A pose model that fails at every picture but the black one that warms it up."""
+
+    def landmarks(self, pixels: Pixels) -> None:
+        if pixels.any():
+            raise RuntimeError("Graph has errors")
+
+    def close(self) -> None:
+        pass
+
+
+def test_an_image_at_which_the_model_fails_is_not_acknowledged_and_gets_its_row_at_the_third_start(
+    broker: Broker, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimator, "create", lambda _file: Failing())
+    (tmp_path / "images").mkdir()
+    settings = AnalyzerSettings(
+        stream="pi1",
+        mqtt_host="127.0.0.1",
+        mqtt_port=broker.port,
+        mqtt_user=ADMIN,
+        mqtt_password=SecretStr(broker.passwords[ADMIN]),
+        database_url=SecretStr(database.url),
+        images_dir=tmp_path / "images",
+        http_port=free_port(),
+        workers=1,
+    )
+    open_session(broker, "pi1")
+    with Camera(broker, "pi1") as camera:
+        camera.send([Shot(data=photograph("camera"))])
+    for _ in range(2):
+        with pytest.raises(FailedError, match="the pose model fails, loaded anew too: Graph has errors"):
+            Analyzer(settings, Stop()).run()
+        assert database.count() == 0
+    stop = Stop()
+    with ThreadPoolExecutor(1) as pool:
+        third = pool.submit(Analyzer(settings, stop).run)
+        try:
+            wait_until(lambda: database.count() == 1 or third.done(), timeout=20, describe="its row")
+        finally:
+            stop.request()
+        third.result(20)
+    assert database.rows()[0]["posture_status"] == "Undecodable image"
     assert retained(broker, TOPIC) is None
