@@ -134,7 +134,7 @@ class Trial:
 
     def _answer(self, reply: Callable[[Note | None], str | None]) -> None:
         """Retain what `reply` makes of the note that the broker has retained; None leaves that as it is."""
-        mark = secrets.token_hex(8).encode()
+        mark = json.dumps({"mark": secrets.token_hex(8)}).encode()
         found = None
         try:
             with Connection(self._broker, client_id=self._client_id, topics=[self._topic]) as connection:

@@ -143,7 +143,8 @@ def test_jobs_on_home_analyse_both_streams(site: Site, recorded: dict[str, str])
     site.place(dict.fromkeys(_PIS, CONTROL))
     began = time.time()
     site.feed.wait_for_rows(_PIS)
-    assert {row.node for row in site.feed.rows(began + 1)} == {CONTROL}
+    rows = wait_until(lambda: site.feed.rows(began + 1), timeout=30, describe="rows of a second later", pause=0.3)
+    assert {row.node for row in rows} == {CONTROL}
     for stream in _PIS:
         epoch = site.streams.epoch(stream)
         job = site.jobs(stream)[epoch]
