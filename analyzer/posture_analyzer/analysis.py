@@ -56,6 +56,7 @@ class Analyst:
         self._looked: dict[str | None, tuple[float, bool]] = {}  # when, and whether the passes had missed somebody
         self._sandbox = Sandbox(max_pixels=settings.max_pixels, jpeg_quality=settings.jpeg_quality)
         self._estimator = estimator.create(settings.model_file)
+        self._sandbox.await_start()
 
     def __enter__(self) -> Self:
         return self
@@ -82,18 +83,19 @@ class Analyst:
             camera: whose image it is, where several of one camera come.
 
         Raises:
-            FailedError: the pose model fails, loaded anew too: nothing is known of the image.
+            FailedError: the pose model fails, loaded anew too, or something ends the sandbox again and again: nothing
+                is known of the image.
         """
-        try:
+        for tries_left in (1, 0):
             try:
                 return self._analyse(image, rotate=rotate, cpu_s=cpu_s, camera=camera)
             except KilledError as error:
+                if not tries_left:
+                    raise FailedError(f"{error}, twice at one image, which is not acknowledged") from None
                 log.warning("%s: the image is tried once more", error)
-                return self._analyse(image, rotate=rotate, cpu_s=cpu_s, camera=camera)
-        except EndedError as error:
-            return undecodable(str(error), ended=True)
-        except picture.UndecodableError as error:
-            return undecodable(str(error))
+            except picture.UndecodableError as error:
+                return undecodable(str(error), ended=isinstance(error, EndedError))
+        raise AssertionError("unreachable")
 
     def _analyse(self, image: bytes, *, rotate: int, cpu_s: float | None, camera: str | None) -> Analysis:
         small = self._sandbox.open(image, rotate=rotate, cpu_s=cpu_s)

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 
 from posture_common.mqtt import Broker, Connection, ConnectionLostError
-from posture_common.service import LastingError
+from posture_common.service import FailedError, LastingError
 
 from .analysis import Analyst
 from .connecting import DatabaseUnavailableError
@@ -44,6 +44,6 @@ def _connect(broker: Broker) -> None:
 def _problem(attempt: Callable[[], None]) -> str | None:
     try:
         attempt()
-    except (LastingError, ConnectionLostError, DatabaseUnavailableError, RowRefusedError) as error:
+    except (FailedError, LastingError, ConnectionLostError, DatabaseUnavailableError, RowRefusedError) as error:
         return str(error)
     return None

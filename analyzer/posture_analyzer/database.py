@@ -334,6 +334,7 @@ class _Watch:
     def __init__(self) -> None:
         self._awaited: tuple[float, psycopg.Connection[Any]] | None = None
         self._late = False
+        self._lock = threading.Lock()
         self._ended = threading.Event()
         threading.Thread(target=self._run, name="database watch", daemon=True).start()
 
@@ -343,8 +344,9 @@ class _Watch:
     @contextmanager
     def answering(self, connection: "psycopg.Connection[Any]") -> Iterator[None]:
         """Cut the connection off when what the block awaits of it is not there in time."""
-        self._late = False
-        self._awaited = time.monotonic() + ANSWER_TIMEOUT_S, connection
+        with self._lock:
+            self._late = False
+            self._awaited = time.monotonic() + ANSWER_TIMEOUT_S, connection
         try:
             yield
         except psycopg.OperationalError:
@@ -352,14 +354,16 @@ class _Watch:
                 raise psycopg.OperationalError(f"no answer within {ANSWER_TIMEOUT_S:g} s") from None
             raise
         finally:
-            self._awaited = None
+            with self._lock:
+                self._awaited = None
 
     def _run(self) -> None:
         while not self._ended.wait(WATCH_S):
-            awaited = self._awaited
-            if awaited is None or time.monotonic() < awaited[0]:
-                continue
-            self._late, self._awaited = True, None
+            with self._lock:
+                awaited = self._awaited
+                if awaited is None or time.monotonic() < awaited[0]:
+                    continue
+                self._late, self._awaited = True, None
             # The answer may come, and the connection be closed, at this very moment.
             with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(awaited[1].fileno())) as stream:
                 stream.shutdown(socket.SHUT_RDWR)

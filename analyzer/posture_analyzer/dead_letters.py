@@ -21,8 +21,17 @@ MAX_LETTERS = 10_000
 MAX_BYTES = 64 * 2**20
 
 
+SHARE = 4
+"""Where several Pis share the room, none gets more than one part of so many."""
+_AFTER_PI = len("-.json") + 24
+
+
 class DeadLettersFullError(Exception):
     """There is no room for one more refused row."""
+
+
+class ShareUsedUpError(Exception):
+    """A Pi has used up what it may of the room, and others must not wait for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +43,16 @@ class Letter:
 
 
 class DeadLetters:
-    """The refused rows beside the pictures in `images_dir`; several analyzers may share them."""
+    """The refused rows beside the pictures in `images_dir`; several analyzers may use them.
 
-    def __init__(self, images_dir: Path, *, max_letters: int = MAX_LETTERS, max_bytes: int = MAX_BYTES) -> None:
+    With `shared`, for a stream of several Pis, one Pi cannot fill them.
+    """
+
+    def __init__(
+        self, images_dir: Path, *, max_letters: int = MAX_LETTERS, max_bytes: int = MAX_BYTES, shared: bool = False
+    ) -> None:
         self.directory = images_dir / "dead-letters"
+        self._shared = shared
         self._max_letters = max_letters
         self._max_bytes = max_bytes
 
@@ -46,13 +61,14 @@ class DeadLetters:
 
         Raises:
             DeadLettersFullError: as many rows as may be lie here.
+            ShareUsedUpError: as many of this Pi as may be, where others share the room.
             OSError: the disk is full, or the directory cannot be written.
         """
         path = self.path(row.key)
         if self.find(row.key) is not None:
             return False
         content = json.dumps({"refused": str(refusal), "row": row.as_dict()}, indent=1).encode() + b"\n"
-        self._check_room(len(content))
+        self._check_room(len(content), row.pi_id)
         if not self.directory.is_dir():
             self.directory.mkdir(exist_ok=True)
             _flush_directory(self.directory.parent)
@@ -95,8 +111,15 @@ class DeadLetters:
         pi_id, image_id = key
         return self.directory / f"{pi_id}-{hashlib.sha256(image_id.encode()).hexdigest()[:24]}.json"
 
-    def _check_room(self, size: int) -> None:
+    def _check_room(self, size: int, pi_id: str) -> None:
         entries = self._entries()
+        if self._shared:
+            own = [entry for entry in entries if entry.name[:-_AFTER_PI] == pi_id]
+            if SHARE * len(own) >= self._max_letters or SHARE * (sum(map(_size, own)) + size) > self._max_bytes:
+                raise ShareUsedUpError(
+                    f"{len(own)} refused rows of {pi_id} lie in {self.directory}, more than its share; mend the table, "
+                    "then run posture-analyzer retry"
+                )
         if len(entries) >= self._max_letters or sum(map(_size, entries)) + size > self._max_bytes:
             raise DeadLettersFullError(
                 f"{self.directory} is full: {len(entries)} refused rows lie there (at most {self._max_letters}, and "

@@ -23,6 +23,9 @@ _HARMLESS = re.compile(
     # OpenCV's own log: where a picture is wrong there are no pixels.
     r"|\[ *[A-Z]+:"
 )
+_READ_AHEAD = 8
+"""Bytes that libjpeg has taken in before it knows that the picture is complete."""
+_BEFORE_END = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9$")
 _OPENCV_FRAME = re.compile(r"\[ *[A-Z]+:.*error: \(.*?\) |\[ *[A-Z]+:.*?global \S+ \S+ | in function '.*$")
 
 
@@ -39,7 +42,7 @@ def decode(encoded: Encoded) -> NDArray[np.uint8]:
     if pixels is None:
         raise damaged(said[-1] if said else "the decoder gives it up")
     for line in said:
-        if not _HARMLESS.match(line):
+        if not _HARMLESS.match(line) and not _is_padding(line, encoded.padding):
             raise damaged(line)
     if encoded.too_little is not None and _decode(encoded.too_little)[0] is not None:
         raise damaged("the picture is complete before its data end")
@@ -61,6 +64,12 @@ def _decode(data: bytes) -> tuple[NDArray[np.uint8] | None, list[str]]:
     if pixels is None:
         lines = [_OPENCV_FRAME.sub("", line) for line in lines]
     return pixels, [re.sub(r"[^ -~]", "?", line)[:_LONGEST_REASON] for line in lines if line.strip()]
+
+
+def _is_padding(line: str, padding: int) -> bool:
+    """Whether the warning is of zeros at the end none of which is part of the picture, as in the place of lost data."""
+    found = _BEFORE_END.match(line)
+    return found is not None and 0 <= padding - int(found[1]) <= _READ_AHEAD
 
 
 @contextmanager

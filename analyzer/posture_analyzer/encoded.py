@@ -19,6 +19,8 @@ class Encoded:
     """How to turn it, as in EXIF: 1 to 8."""
     too_little: bytes | None = field(default=None, repr=False)
     """The image without its last bytes. If these can be decoded, the data of the whole are damaged."""
+    padding: int = 0
+    """Zeros that stand before a JPEG's end: some cameras fill their buffers, and libjpeg takes that for damage."""
 
 
 def damaged(how: str) -> UndecodableError:

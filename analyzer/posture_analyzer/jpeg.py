@@ -68,6 +68,7 @@ def parse(image: bytes) -> Encoded:
         raise cut_short("the marker at its end is missing")
     if len(scans) == 1:
         _check_restarts(image, frame, header, scans[0], segments[-1].start)
+    data = image[scans[-1].end : segments[-1].start]
     app1 = [segment.body for segment in header if segment.marker == _APP1]
     return Encoded(
         frame.width,
@@ -77,6 +78,7 @@ def parse(image: bytes) -> Encoded:
             [body for body in app1 if body.startswith(orientation.EXIF_PREFIX)],
             [body.removeprefix(_XMP) for body in app1 if body.startswith(_XMP)],
         ),
+        padding=len(data) - len(data.rstrip(b"\0")),
     )
 
 

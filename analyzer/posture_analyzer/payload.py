@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from itertools import islice
 from uuid import UUID
 
 from .kinds import kind_of
@@ -18,10 +19,11 @@ _HEAD_BYTES = 65_536
 """So many bytes from its start a payload is looked at for where its image begins."""
 _START_BYTES = 512
 _SHOWN_BYTES = 24
+_TEXTS_MAX = 8
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*")
 """How encoded images start; none of these is the start of base64 text that encodes an image."""
 _RAW = rb"\xff\xd8\xff|\x89PNG|RIFF....WEBP|BM....\0\0\0\0"
-_TEXT = rb"(?:\\?/|\\u002[fF]|%2[fF])9j|iVBORw0KG|UklGR|Qk[\w+/-]{6}AA|R0lGOD|SUkqA|TU0AK"
+_TEXT = rb"(?:_|\\?/|\\u002[fF]|%2[fF])9j|iVBORw0KG|UklGR|Qk[\w+/-]{6}AA|R0lGOD|SUkqA|TU0AK"
 """How base64 text of an image starts, with what JSON and forms make of a slash."""
 _URI = rb"[Dd][Aa][Tt][Aa](?:%3[aA]|:)"
 
@@ -34,7 +36,7 @@ _HEADERS = re.compile(rb"\s*(?:--[^\r\n]{1,70}\r?\n|HTTP/|(?:POST|PUT) |[A-Za-z-
 _AFTER_HEADERS = re.compile(rb"\n\r?\n\s{0,8}(?=" + _RAW + rb"|" + _URI + rb"|" + _TEXT + rb")", re.DOTALL)
 _BOUNDARY = re.compile(rb"(?:\A\s*|\n)(--[^\r\n]{1,70})\r?\n")
 
-_DATA_URI = re.compile(rb"\s*data:[^,]{0,200}base64\s*,", re.IGNORECASE)
+_DATA_URI = re.compile(rb"\s*(?:data:[^,]{0,1000}|[\w/.+;:=-]{0,100})base64\s*,", re.IGNORECASE)
 _HEX = re.compile(
     rb"\s*(?:0x|\\x)?(?=ff[ :]?d8[ :]?ff|89[ :]?50[ :]?4e[ :]?47|52[ :]?49[ :]?46[ :]?46|42[ :]?4d)", re.IGNORECASE
 )
@@ -102,8 +104,10 @@ def _inside(text: bytes) -> bytes:
     """Return what stands in quotes (JSON, a repr), in a form's field or behind headers, else the text itself."""
     head = text[:_HEAD_BYTES]
     if _QUOTED.match(head):
-        if found := _IN_QUOTES.search(head):
-            return _plain(_until(text, found.end(), found[1]), b"\\", _ESCAPED)
+        # A thumbnail may stand beside the image: the longest counts.
+        quoted = [_until(text, found.end(), found[1]) for found in islice(_IN_QUOTES.finditer(head), _TEXTS_MAX)]
+        if quoted:
+            return _plain(max(quoted, key=len), b"\\", _ESCAPED)
     elif _FORM.match(head):
         if found := _IN_FORM.search(head):
             return _until(text, found.end(), b"&")

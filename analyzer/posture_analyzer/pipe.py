@@ -14,6 +14,10 @@ class Pipe:
     def __init__(self, stream: socket.socket) -> None:
         self._stream = stream
 
+    def patience(self, seconds: float) -> None:
+        """Wait no longer than that for each piece of a message."""
+        self._stream.settimeout(seconds)
+
     def close(self) -> None:
         """Hang up."""
         self._stream.close()
@@ -29,7 +33,13 @@ class Pipe:
         lengths = _LENGTHS.unpack(self._exactly(_LENGTHS.size))
         if max(lengths) > longest:
             raise ValueError(f"a message of {max(lengths)} bytes")
-        return json.loads(self._exactly(lengths[0])), self._exactly(lengths[1])
+        try:
+            about = json.loads(self._exactly(lengths[0]))
+        except RecursionError:
+            raise ValueError("an object nested too deep") from None
+        if not isinstance(about, dict):
+            raise ValueError("not an object")  # noqa: TRY004  (the other end's fault)
+        return about, self._exactly(lengths[1])
 
     def _exactly(self, size: int) -> bytearray:
         received = bytearray(size)

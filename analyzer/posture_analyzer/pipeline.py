@@ -24,13 +24,14 @@ from typing import Self, TypeVar
 
 from posture_common.mqtt import Connection, Message, PublishRefusedError
 from posture_common.service import FailedError, LastingError, Stop, delays
+from posture_common.settings import ANY_PI
 from posture_common.times import frame_began
 
 from . import gallery, intake, metrics
 from .analysis import Analysis, Analyst, undecodable
 from .connecting import DatabaseUnavailableError
 from .database import Database, Key, Row
-from .dead_letters import DeadLetters, DeadLettersFullError
+from .dead_letters import DeadLetters, DeadLettersFullError, ShareUsedUpError
 from .hanging import Hanging
 from .intake import Work
 from .patience import Patience
@@ -71,7 +72,7 @@ class Pipeline:
         self._stop = stop
         self._trial = trial
         self._known = Database(settings.conninfo, probe_pi_id=settings.probe_pi_id)
-        self._dead_letters = DeadLetters(settings.images_dir)
+        self._dead_letters = DeadLetters(settings.images_dir, shared=settings.stream == ANY_PI)
         self._work: queue.Queue[Work | None] = queue.Queue(maxsize=4 * settings.workers)
         self._done: queue.Queue[Done | None] = queue.Queue(maxsize=LARGEST_BATCH)
         self._in_work: dict[Key, Work] = {}
@@ -83,6 +84,7 @@ class Pipeline:
         self._hanging = Hanging()
         self._connection: Connection | None = None
         self._failure: BaseException | None = None
+        self._drained_by: float | None = None
         self._troubles: dict[str, str] = {}
         self._begun: dict[str, float] = {}
         self._warm = threading.Semaphore(0)
@@ -102,6 +104,8 @@ class Pipeline:
         self._known.close()
         if self._failure is not None and error is None:
             raise self._failure
+        if self.died and error is None:
+            raise FailedError("a worker hangs at an image: it is left, and the broker sends the image again")
 
     def warm_up(self) -> None:
         """Wait until each worker has its pose model and the database has shown its table, or the stop is requested."""
@@ -138,8 +142,9 @@ class Pipeline:
             while True:
                 self._work.get_nowait()
         for _ in self._workers:
-            self._work.put(None)
-        deadline = time.monotonic() + DRAIN_TIMEOUT_S
+            with suppress(queue.Full):
+                self._work.put_nowait(None)
+        deadline = self._drained_by = self._drained_by or time.monotonic() + DRAIN_TIMEOUT_S
         for worker in self._workers:
             worker.join(max(0.0, deadline - time.monotonic()))
         with suppress(queue.Full):
@@ -158,8 +163,9 @@ class Pipeline:
 
     @property
     def died(self) -> bool:
-        """Whether a thread failed, perhaps of an image in work, and not of what a person has to mend."""
-        return self._failure is not None and not isinstance(self._failure, LastingError)
+        """Whether a thread failed or hangs, perhaps of an image in work, and not of what a person has to mend."""
+        failed = self._failure is not None and not isinstance(self._failure, LastingError)
+        return failed or any(worker.is_alive() for worker in self._workers)
 
     def trouble(self) -> str | None:
         """Say what keeps rows from being committed at the moment, or None."""
@@ -312,7 +318,14 @@ class Pipeline:
     def _set_aside(self, done: Done, refusal: Refusal) -> None:
         """Keep the row that the database refuses for `posture-analyzer retry`, and settle its image."""
         work, row = done.work, self._row(done)
-        if self._dead_letters.put(row, refusal):
+        try:
+            kept = self._dead_letters.put(row, refusal)
+        except ShareUsedUpError as error:
+            metrics.REFUSED.labels(work.pi_id).inc()
+            log.error("image %s of %s: its row is given up: %s", work.filename or work.image_id, work.pi_id, error)  # noqa: TRY400
+            self._settle(work, row, refused=str(refusal))
+            return
+        if kept:
             metrics.REFUSED.labels(work.pi_id).inc()
             log.warning(
                 "image %s of %s: the database refuses its row: %s; it is kept as %s, for posture-analyzer retry",

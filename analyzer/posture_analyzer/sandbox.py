@@ -20,10 +20,11 @@ import socket
 import subprocess
 import sys
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from posture_common.service import LastingError
+from posture_common.service import FailedError, LastingError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
 
 from . import picture
 from .angles import Landmarks, Posture
@@ -43,7 +44,12 @@ DRAW_CPU_S = 2.0
 
 SHARED_BYTES = 3 * picture.LONGEST_SIDE**2
 _DEATH_S = 2.0
-_ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ")
+_ENVIRONMENT = ("PATH", "LANG", "TZ")
+_ENVIRONMENT_PREFIXES = ("PYTHON", "LD_", "LC_", "OPENBLAS_", "OMP_")
+_START_S = 60.0
+
+
+Side = Annotated[int, Field(strict=True, ge=1, le=picture.LONGEST_SIDE)]
 
 
 class EndedError(picture.UndecodableError):
@@ -51,7 +57,20 @@ class EndedError(picture.UndecodableError):
 
 
 class KilledError(EndedError):
-    """The sandbox was killed from outside, as the kernel does where memory is short; the picture may be innocent."""
+    """The sandbox was killed from outside, as the kernel does where memory is short, or got no time at all.
+
+    The picture may be innocent.
+    """
+
+
+class _Answer(BaseModel):
+    """What the sandbox says of a result: nothing in it is believed before it is looked at."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    problem: StrictStr | None
+    over_limit: StrictBool
+    shape: tuple[Side, Side, Literal[3]] = (1, 1, 3)
 
 
 def cpu_limit_s(size: int) -> float:
@@ -75,6 +94,9 @@ class Sandbox:
         LastingError: the operating system does not let the process start.
     """
 
+    _pipe: Pipe
+    _process: subprocess.Popen[bytes]
+
     def __init__(self, *, max_pixels: int, jpeg_quality: int) -> None:
         # The small picture comes back here: a socket would take it in many pieces, and each is a switch of processes.
         self._shared_file = os.memfd_create("small-picture")
@@ -84,6 +106,7 @@ class Sandbox:
         arguments = json.dumps({**limits, "shared": self._shared_file})
         self._command = [sys.executable, "-P", "-m", "posture_analyzer.sandboxed", arguments]
         self._longest_answer = memory_limit(max_pixels)
+        self._started = False
         self._start()
 
     def open(self, image: bytes, *, rotate: int = 0, cpu_s: float | None = None) -> picture.Pixels:
@@ -96,9 +119,8 @@ class Sandbox:
             UndecodableError: it is not a picture that can be analysed.
         """
         limit_s = cpu_limit_s(len(image)) if cpu_s is None else cpu_s
-        about, _ = self._ask("decoding", limit_s, image, rotate=rotate)
-        shape = about["shape"]
-        return np.frombuffer(self._shared, np.uint8, math.prod(shape)).reshape(shape)
+        answer, _ = self._ask("decoding", limit_s, image, rotate=rotate)
+        return np.frombuffer(self._shared, np.uint8, math.prod(answer.shape)).reshape(answer.shape)
 
     def annotate(self, landmarks: Landmarks | None, posture: Posture) -> bytes:
         """Draw on the picture opened last and return it as JPEG; `landmarks` are in pixels of what `open` returned.
@@ -108,6 +130,29 @@ class Sandbox:
         """
         points = None if landmarks is None else landmarks.tolist()
         return bytes(self._ask("drawing", DRAW_CPU_S, points=points, posture=asdict(posture))[1])
+
+    def await_start(self) -> None:
+        """Wait until the process is ready for a picture.
+
+        Raises:
+            FailedError: it does not start, which is no picture's fault.
+        """
+        if self._started:
+            return
+        try:
+            self._pipe.receive(longest=self._longest_answer)
+        except (EOFError, OSError, ValueError) as cause:
+            silent = isinstance(cause, TimeoutError)
+            if silent:
+                self._process.kill()
+            why = "is silent" if silent else f"ends with exit code {self._process.wait(_DEATH_S)}"
+            self._end()
+            raise FailedError(
+                f"the process that decodes pictures does not start, it {why}: what it said stands above; try "
+                "`python -m posture_analyzer.sandboxed` in the analyzer's environment"
+            ) from None
+        self._pipe.patience(WALL_S)
+        self._started = True
 
     def close(self) -> None:
         """End the process."""
@@ -119,25 +164,31 @@ class Sandbox:
         self._process.kill()
         self._process.wait()
 
-    def _ask(self, doing: str, cpu_s: float, data: bytes = b"", **request: Any) -> tuple[dict[str, Any], bytearray]:
+    def _ask(self, doing: str, cpu_s: float, data: bytes = b"", **request: Any) -> tuple[_Answer, bytearray]:
         """Have the sandbox do something; return what it says of the result, and the result."""
+        self.await_start()
         try:
             self._pipe.send({"do": doing, "cpu_s": cpu_s, **request}, data)
             about, result = self._pipe.receive(longest=self._longest_answer)
+            answer = _Answer.model_validate(about)
         except (EOFError, OSError, ValueError) as cause:
             error = self._death(doing, cpu_s, cause)
             self._end()
             self._start()
             raise error from None
-        if about["over_limit"]:
-            raise EndedError(about["problem"])
-        if about["problem"] is not None:
-            raise picture.UndecodableError(about["problem"])
-        return about, result
+        if answer.over_limit:
+            raise EndedError(answer.problem)
+        if answer.problem is not None:
+            raise picture.UndecodableError(answer.problem)
+        return answer, result
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
-        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if name in _ENVIRONMENT or name.startswith(_ENVIRONMENT_PREFIXES)
+        }
         # numpy's linear algebra would start threads that nothing here needs: half of the time to start.
         environment["OPENBLAS_NUM_THREADS"] = "1"
         try:
@@ -155,13 +206,15 @@ class Sandbox:
                 f"cannot start the process that decodes pictures: {error.strerror}; allow the user one process more "
                 "for each worker"
             ) from None
-        ours.settimeout(WALL_S)
+        self._started = False
         self._pipe = Pipe(ours)
+        self._pipe.patience(_START_S)
 
     def _death(self, doing: str, cpu_s: float, cause: Exception) -> EndedError:
         """Return what the process died of, or has to die of."""
         if isinstance(cause, TimeoutError):
-            return EndedError(f"{doing} it took longer than {WALL_S:.0f} s")
+            # A picture that keeps the processor busy is ended sooner: the machine is frozen, or the process waits.
+            return KilledError(f"{doing} it took longer than {WALL_S:.0f} s")
         try:
             code = self._process.wait(_DEATH_S)
         except subprocess.TimeoutExpired:
@@ -170,6 +223,6 @@ class Sandbox:
             case signal.SIGPROF:
                 return EndedError(f"{doing} it took more than {cpu_s:.1f} s of processor time")
             case signal.SIGKILL:
-                return KilledError(f"the process that was {doing} it was killed: is the machine short of memory?")
+                return KilledError(f"the process that was {doing} it was killed (is the machine short of memory?)")
             case number:
                 return EndedError(f"{doing} it crashed the decoder (exit code {-number})")

@@ -98,8 +98,10 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     cv2.setNumThreads(1)
     heap.keep_pictures()
+    pipe = Pipe(socket.socket(fileno=sys.stdin.fileno()))
     with suppress(EOFError, ConnectionError):
-        serve(Pipe(socket.socket(fileno=sys.stdin.fileno())), Desk(shared, **limits))
+        pipe.send({"ready": True})
+        serve(pipe, Desk(shared, **limits))
 
 
 def _data_bytes() -> int:

@@ -82,9 +82,12 @@ class AnalyzerSettings(AnalysisSettings, Settings):
             parts = conninfo_to_dict(address)
         except psycopg.ProgrammingError:
             parts = {"port": "?"}
-        # An unescaped '/' or '@' in the password puts a piece of it where port and database stand: messages quote them.
+        # An unescaped '/' or '@' in the password puts a piece of it where host, port or database stand, which messages
+        # quote.
         ports, database = str(parts.get("port", 5432)).split(","), str(parts.get("dbname", ""))
-        if not all(port.isdecimal() for port in ports) or {"/", "@"} & set(database):
+        hosts = str(parts.get("host", "")).split(",")
+        odd = any("@" in host or ("/" in host and not host.startswith("/")) for host in hosts)
+        if odd or not all(port.isdecimal() for port in ports) or {"/", "@"} & set(database):
             raise ValueError(
                 "not of the form postgresql://user:password@host:port/database, "
                 "with special characters of the password written as %40 and so on"

@@ -92,6 +92,7 @@ class Trial:
             if former is not None and former.owner != self._note.owner:
                 self._note = former.inherited(owner=self._note.owner, workers=self._note.workers)
                 self._suspects = former.workers
+            if self._suspects:
                 log.warning(
                     "the stream's last analyzer died: up to %d images that it had in work are tried one at a time",
                     self._suspects,

@@ -17,6 +17,9 @@ TOO_LITTLE = 32
 none: the decoder goes on for 64 bits, and these may happen to mean a copy of the row above.
 """
 
+SMALLEST = 32
+"""OpenCV looks at so many bytes, which a picture of one colour does not have."""
+
 _ANIMATION = 0x02
 _LOSSY_START = b"\x9d\x01\x2a"
 _LOSSLESS_START = 0x2F
@@ -83,5 +86,6 @@ def _lossless_size(body: bytes) -> tuple[int, int]:
 
 def _simple(kind: bytes, body: bytes) -> bytes:
     """Return a WebP of this one chunk."""
+    body += bytes(max(0, SMALLEST - 20 - len(body)))
     padding = len(body) % 2
     return struct.pack("<4sI4s4sI", b"RIFF", 12 + len(body) + padding, b"WEBP", kind, len(body)) + body + bytes(padding)

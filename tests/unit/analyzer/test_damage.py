@@ -470,3 +470,18 @@ def test_a_bmp_with_usual_masks_has_the_right_colours(bits: int, masks: tuple[in
 @pytest.mark.parametrize("masks", [(0xFF000000, 0xFF00, 0xFF), (0xFF000000, 0xFF0, 0xFF0000), (0xFF, 0xFF00, 0xFF0000)])
 def test_a_bmp_with_other_masks_is_refused(masks: tuple[int, int, int]) -> None:
     assert "masks" in refusal(with_masks(32, masks))
+
+
+def test_zeros_that_fill_a_cameras_buffer_before_the_end_are_no_damage() -> None:
+    jpeg = images.photograph("camera")
+    for count in (1, 16, 17, 400, 5000):
+        padded = jpeg[:-2] + bytes(count) + jpeg[-2:]
+        assert np.array_equal(picture.read(padded, max_pixels=10**7), picture.read(jpeg, max_pixels=10**7))
+    with pytest.raises(picture.UndecodableError, match="extraneous bytes"):
+        picture.read(jpeg[:-2] + b"\x5a" * 400 + jpeg[-2:], max_pixels=10**7)
+
+
+def test_a_tiny_webp_is_read() -> None:
+    white = images.pillow(Image.new("RGB", (64, 48), "white"), "WEBP", lossless=True, quality=100, method=6)
+    assert len(white) < 32
+    assert picture.read(white, max_pixels=10**7).shape == (48, 64, 3)

@@ -253,3 +253,21 @@ def test_without_a_uuid_topic_and_bytes_are_the_key(image_id: str | None) -> Non
 def test_the_content_key_tells_images_and_topics_apart() -> None:
     keys = {image_key(None, topic, image) for topic in ("images/pi1", "images/pi2") for image in (b"1", b"2")}
     assert len(keys) == 4
+
+
+def test_a_thumbnail_beside_the_image_does_not_count() -> None:
+    image, thumbnail = nobody(), nobody(16, 12)
+    fields = {"thumb": base64.b64encode(thumbnail).decode(), "image": base64.b64encode(image).decode(), "w": 160}
+    for keys in (("thumb", "image", "w"), ("image", "thumb", "w")):
+        assert decode(json.dumps({key: fields[key] for key in keys}).encode(), max_bytes=LIMIT) == image
+
+
+@pytest.mark.parametrize(
+    "prefix", [b"base64,", b"image/jpeg;base64,", b"data:image/jpeg;" + b"a=b;" * 100 + b"base64,"]
+)
+def test_a_data_uri_that_lost_its_start_or_has_much_of_it_is_read(prefix: bytes) -> None:
+    assert decode(prefix + base64.b64encode(nobody()), max_bytes=LIMIT) == nobody()
+
+
+def test_url_safe_text_in_json_is_read() -> None:
+    assert decode(b'{"i": "' + base64.urlsafe_b64encode(nobody()) + b'"}', max_bytes=LIMIT) == nobody()

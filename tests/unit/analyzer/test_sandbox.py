@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from posture_analyzer import picture, sandbox
+from posture_analyzer.analysis import Analyst
 from posture_analyzer.angles import Posture
 from posture_analyzer.annotate import annotate
 from posture_analyzer.sandbox import EndedError, KilledError, Sandbox
 from posture_analyzer.settings import AnalysisSettings
+from posture_common.service import FailedError
 
 from tests.support.images import huge_jpeg, nobody, photograph
 from tests.support.waiting import wait_until
@@ -89,6 +91,7 @@ def test_a_crash_costs_the_picture(box: Sandbox, number: signal.Signals) -> None
 
 
 def test_a_kill_from_outside_is_told_apart(box: Sandbox) -> None:
+    assert works(box)
     os.kill(box._process.pid, signal.SIGKILL)
     with pytest.raises(KilledError, match="short of memory"):
         box.open(CAMERA)
@@ -142,8 +145,6 @@ def test_modules_in_the_current_directory_are_not_imported(tmp_path: Path, monke
 
 
 def test_the_analyst_tries_a_picture_again_whose_sandbox_was_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from posture_analyzer.analysis import Analyst
-
     with Analyst(AnalysisSettings(passes=1)) as analyst:
         os.kill(analyst._sandbox._process.pid, signal.SIGKILL)
         assert analyst.analyse(CAMERA).posture.posture_status == "Bad"
@@ -151,3 +152,51 @@ def test_the_analyst_tries_a_picture_again_whose_sandbox_was_killed(monkeypatch:
         found = analyst.analyse(CAMERA)
         assert (found.posture.posture_status, found.ended) == ("Undecodable image", True)
         assert analyst.analyse(CAMERA).posture.posture_status == "Bad"
+
+
+def test_a_sandbox_that_does_not_start_is_no_pictures_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cv2.py").write_text("raise ImportError('libGL.so.1: cannot open shared object file')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(FailedError, match=r"does not start, it ends with exit code 1: what it said stands above"):
+        Analyst(AnalysisSettings(passes=1))
+
+
+FINE = {"problem": None, "over_limit": False}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        {"problem": None},
+        {"problem": 7, "over_limit": False},
+        FINE | {"more": 1},
+        FINE | {"shape": ["a"]},
+        FINE | {"shape": [513, 512, 3]},
+        FINE | {"shape": [9, 9, 1]},
+        FINE | {"shape": [-1, 9, 3]},
+    ],
+)
+def test_an_answer_that_makes_no_sense_costs_the_picture(
+    box: Sandbox, monkeypatch: pytest.MonkeyPatch, said: dict[str, object]
+) -> None:
+    monkeypatch.setattr(sandbox, "_DEATH_S", 0.1)
+    assert works(box)
+    with monkeypatch.context() as patch:
+        patch.setattr(box._pipe, "receive", lambda **_: (said, bytearray()))
+        with pytest.raises(EndedError, match="an answer that cannot be read"):
+            box.open(CAMERA)
+    assert works(box)
+
+
+def test_something_that_kills_the_sandbox_again_and_again_ends_the_analyzer(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Analyst(AnalysisSettings(passes=1)) as analyst:
+        original = analyst._sandbox.open
+
+        def killed(image: bytes, **options: object) -> picture.Pixels:
+            os.kill(analyst._sandbox._process.pid, signal.SIGKILL)
+            return original(image)
+
+        monkeypatch.setattr(analyst._sandbox, "open", killed)
+        with pytest.raises(FailedError, match=r"twice at one image, which is not acknowledged|does not start"):
+            analyst.analyse(CAMERA)
