@@ -99,8 +99,15 @@ def test_streams_start_at_home_leave_it_when_it_is_busy_and_one_offloader_does_i
         second.wait_ready(timeout=40)
     finally:
         set_load(stage.lab.machine(CONTROL), {"cpu": 5})
+    wait_until(
+        lambda: (
+            {each["stream"]: each["state"] for each in _status(second)["streams"]} == {"pi1": "active", "pi2": "active"}
+        ),
+        timeout=20,
+        describe=lambda: f"both streams are active: {_status(second)}",
+        pause=0.5,
+    )
     said = _status(second)
-    assert {each["stream"]: each["state"] for each in said["streams"]} == {"pi1": "active", "pi2": "active"}
     assert {each["node"] for each in said["nodes"]} == {CONTROL, *_WORKERS}
     assert all(epochs == sorted(set(epochs)) for epochs in stage.cast.assignments.values())
     events = stage.api.get(f"/api/v1/namespaces/{stage.namespace}/events")["items"]

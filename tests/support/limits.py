@@ -32,7 +32,7 @@ def limits(streams: int, cameras: int = 0) -> dict[str, int]:
     variables["__broker_publishers"] = rendered(publishers, variables)
     for name, default in yaml.safe_load((ROLE / "defaults/main.yml").read_text()).items():
         if name.endswith("_max"):
-            variables[name] = rendered(default, variables).strip()
+            variables[name] = rendered(str(default), variables).strip()
     return {name: int(value) for name, value in variables.items() if name.endswith("_max")}
 
 

@@ -20,6 +20,8 @@ SERVICE = {
     "service_environment": {"SECRET": "a"},
     "service_write_paths": ["/var/lib/x"],
     "service_devices": False,
+    "service_before": [],
+    "service_after": [],
     "service_stop_signal": "TERM",
     "service_restart_on": "",
     "service_reload_on": "",
