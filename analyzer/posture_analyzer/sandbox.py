@@ -96,6 +96,7 @@ class Sandbox:
 
     _pipe: Pipe
     _process: subprocess.Popen[bytes]
+    _started: bool
 
     def __init__(self, *, max_pixels: int, jpeg_quality: int) -> None:
         # The small picture comes back here: a socket would take it in many pieces, and each is a switch of processes.
@@ -106,7 +107,6 @@ class Sandbox:
         arguments = json.dumps({**limits, "shared": self._shared_file})
         self._command = [sys.executable, "-P", "-m", "posture_analyzer.sandboxed", arguments]
         self._longest_answer = memory_limit(max_pixels)
-        self._started = False
         self._start()
 
     def open(self, image: bytes, *, rotate: int = 0, cpu_s: float | None = None) -> picture.Pixels:
@@ -142,10 +142,8 @@ class Sandbox:
         try:
             self._pipe.receive(longest=self._longest_answer)
         except (EOFError, OSError, ValueError) as cause:
-            silent = isinstance(cause, TimeoutError)
-            if silent:
-                self._process.kill()
-            why = "is silent" if silent else f"ends with exit code {self._process.wait(_DEATH_S)}"
+            code = None if isinstance(cause, TimeoutError) else self._exit_code()
+            why = "does not say that it is ready" if code is None else f"ends with exit code {code}"
             self._end()
             raise FailedError(
                 f"the process that decodes pictures does not start, it {why}: what it said stands above; try "
@@ -215,9 +213,8 @@ class Sandbox:
         if isinstance(cause, TimeoutError):
             # A picture that keeps the processor busy is ended sooner: the machine is frozen, or the process waits.
             return KilledError(f"{doing} it took longer than {WALL_S:.0f} s")
-        try:
-            code = self._process.wait(_DEATH_S)
-        except subprocess.TimeoutExpired:
+        code = self._exit_code()
+        if code is None:
             return EndedError(f"{doing} it gave an answer that cannot be read")
         match -code:
             case signal.SIGPROF:
@@ -226,3 +223,10 @@ class Sandbox:
                 return KilledError(f"the process that was {doing} it was killed (is the machine short of memory?)")
             case number:
                 return EndedError(f"{doing} it crashed the decoder (exit code {-number})")
+
+    def _exit_code(self) -> int | None:
+        """Return the exit code of a process that has hung up, None where it runs on."""
+        try:
+            return self._process.wait(_DEATH_S)
+        except subprocess.TimeoutExpired:
+            return None
