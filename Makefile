@@ -14,8 +14,9 @@ test: dev
 	ansible-playbook -i inventory/local tests/packages.yml </dev/null
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going test-python test-roles
 
+# The tests time real servers, and a busy machine is late at times: a failed one is run once more, and the summary names it (R).
 test-python: dev
-	pytest -n 2 tests/unit tests/integration
+	pytest -n 2 --reruns 1 -rR tests/unit tests/integration
 
 test-roles: dev
 	cd extensions && molecule test --scenario-name default </dev/null
@@ -31,7 +32,7 @@ lab-packages: dev
 	ansible-playbook -i inventory/local tests/lab/packages.yml </dev/null
 
 test-lab: lab-packages
-	pytest -o timeout_func_only=true --durations=10 tests/lab --ignore=tests/lab/test_fresh.py
+	pytest -o timeout_func_only=true --reruns 1 -rR --durations=10 tests/lab --ignore=tests/lab/test_fresh.py
 
 test-fresh: lab-packages
 	pytest -o timeout_func_only=true tests/lab/test_fresh.py
