@@ -92,7 +92,7 @@ def test_streams_start_at_home_leave_it_when_it_is_busy_and_one_offloader_does_i
         wait_until(
             lambda: set(stage.cast.active.values()) <= set(_WORKERS),
             timeout=60,
-            describe="both are on workers",
+            describe=lambda: f"both are on workers: {stage.cast.active}, {_status(first)}",
             pause=0.5,
         )
         first.kill()
