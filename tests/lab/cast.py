@@ -51,12 +51,14 @@ class Cast:
         self._namespace = namespace
         self._connection = connection
         self._said: dict[tuple[str, int], str] = {}
+        self._turn = threading.RLock()  # assignments and new Jobs come on two threads
 
     @property
     def active(self) -> dict[str, str]:
         """The node that each stream is on."""
         nodes = {(stream, epoch): node for stream, epoch, node in self._jobs()}
-        return {stream: nodes[stream, epoch] for (stream, epoch), said in self._said.items() if said == "active"}
+        with self._turn:
+            return {stream: nodes[stream, epoch] for (stream, epoch), said in self._said.items() if said == "active"}
 
     def play(self) -> None:
         """Follow the assignments until the connection is interrupted or lost."""
@@ -82,22 +84,25 @@ class Cast:
         self._end(stream, epoch, "gone")
 
     def _hand_over(self, stream: str) -> None:
-        assigned = self.assignments[stream][-1] if self.assignments[stream] else 0
-        for (of, epoch), said in sorted(self._said.items()):
-            if of == stream and epoch < assigned and said in ("ready", "active"):
-                self._end(stream, epoch, "done")
-            if of == stream and epoch == assigned and said == "ready":
-                self._say(stream, epoch, "active")
+        with self._turn:
+            assigned = self.assignments[stream][-1] if self.assignments[stream] else 0
+            for (of, epoch), said in sorted(self._said.items()):
+                if of == stream and epoch < assigned and said in ("ready", "active"):
+                    self._end(stream, epoch, "done")
+                if of == stream and epoch == assigned and said == "ready":
+                    self._say(stream, epoch, "active")
 
     def _end(self, stream: str, epoch: int, said: str) -> None:
         self._say(stream, epoch, said)
         selector = f"posture.edge/stream={stream},posture.edge/epoch={epoch}"
         pods = f"/api/v1/namespaces/{self._namespace}/pods"
         for pod in self._api.get(pods, labelSelector=selector)["items"]:
-            self._api.delete(f"{pods}/{pod['metadata']['name']}")
+            with suppress(LookupError):  # it went with its Job meanwhile
+                self._api.delete(f"{pods}/{pod['metadata']['name']}")
 
     def _say(self, stream: str, epoch: int, state: str) -> None:
-        self._said[stream, epoch] = state
+        with self._turn:
+            self._said[stream, epoch] = state
         said = {"epoch": epoch, "node": "somewhere", "state": state}
         self._connection.publish(status_topic(stream, epoch), json.dumps(said), retain=True)
 
