@@ -4,7 +4,7 @@ INVENTORY ?= inventory/local
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: up status loads offload down build test test-python test-roles lab lab-down lab-packages test-lab test-fresh lint bench lock control dev
+.PHONY: up status loads offload down build test test-python test-roles lab lab-down lab-packages test-lab test-fresh lint audit bench lock control dev
 
 up status loads offload down build: control
 	ansible-playbook -i $(INVENTORY) playbooks/$@.yml $(if $(PURGE),-e posture_purge=true) $(ARGS) </dev/null
@@ -41,11 +41,14 @@ lint: dev
 	ruff check && ruff format --check && mypy && yamllint . && ansible-lint --offline && antsibull-changelog lint
 	tests/sanity/run
 
+audit:
+	scripts/audit
+
 bench: dev
 	python -m tests.bench $(ARGS)
 
 lock: dev
-	for part in analyzer publisher publisher-v4l2 offloader build control dev; do uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 $$(printf -- '--overrides %s ' $$(ls requirements/overrides.txt requirements/$$part.overrides.txt 2>/dev/null)) requirements/$$part.in --output-file requirements/$$part.txt $(ARGS) || exit; done
+	for part in analyzer publisher publisher-v4l2 offloader build audit control dev; do uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 $$(printf -- '--overrides %s ' $$(ls requirements/overrides.txt requirements/$$part.overrides.txt 2>/dev/null)) requirements/$$part.in --output-file requirements/$$part.txt $(ARGS) || exit; done
 
 control dev:
 	@scripts/bootstrap $@

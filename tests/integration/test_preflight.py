@@ -6,6 +6,7 @@ from pathlib import Path
 from tests.support.plays import Task, refusals, refused, role, run_play
 from tests.support.waiting import free_port
 
+ROLES = Path(__file__).parents[2] / "roles"
 SECRET = "Geheim"
 PORTS = {"posture_mqtt_port": free_port(), "posture_mqtt_pi_port": free_port()}
 URLS = {
@@ -76,6 +77,29 @@ def test_pods_are_not_told_to_reach_a_given_service_at_their_own_address(tmp_pat
     said = _kubernetes(tmp_path, ["home"], **given)
     assert "Set posture_address of localhost and posture_database_url and posture_prometheus_url to " in said
     assert SECRET not in said
+
+
+def test_a_url_of_prometheus_is_shown_without_its_password(tmp_path: Path) -> None:
+    odd = {"slash": "/1", "question": "?2", "number sign": "#3"}
+    for url in (f"http://user:{SECRET}{part}@10.0.0.1:9090" for part in odd.values()):
+        said = _kubernetes(tmp_path, ["home"], posture_prometheus_url=url)
+        assert "posture_prometheus_url must look like http://10.0.0.2:9090" in said
+        assert SECRET not in said
+    shown: dict[str, str] = {}
+    for url in (f"http://user:{SECRET}@{SECRET}@h:9090", f"https://user:{SECRET}:@[::1]/at%40", "http://h:9090/a"):
+        copy = {"content": "{{ __common_prometheus_shown }}", "dest": str(tmp_path / "shown"), "mode": "0644"}
+        tasks = [
+            {"ansible.builtin.include_vars": {"file": str(ROLES / "common/vars/main.yml")}},
+            {"ansible.builtin.copy": copy, "vars": {"posture_prometheus_url": url}},
+        ]
+        ran = run_play(tmp_path, tasks)
+        assert ran.returncode == 0, ran.stdout
+        shown[url.replace(SECRET, "-")] = (tmp_path / "shown").read_text()
+    assert shown == {
+        "http://user:-@-@h:9090": "http://h:9090",
+        "https://user:-:@[::1]/at%40": "https://[::1]/at%40",
+        "http://h:9090/a": "http://h:9090/a",
+    }
 
 
 def test_the_offloader_needs_nodes_and_their_loads(tmp_path: Path) -> None:
