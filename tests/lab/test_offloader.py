@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 from posture_common.mqtt import Broker as Address
 
+from posture_edge.load import PrometheusError
 from tests.lab.api import Api
 from tests.lab.cast import TEMPLATE, Cast, playing
 from tests.lab.lab import Lab
 from tests.lab.load import PROMETHEUS_PORT, set_load
-from tests.lab.settings import CONTROL
+from tests.lab.observed import Loads, agree, loads
+from tests.lab.settings import CONTROL, NODES
 from tests.support.brokers import ADMIN, Broker
 from tests.support.mosquitto import NEW, Mosquitto
 from tests.support.programs import Program
@@ -53,7 +55,8 @@ def workers(lab: Lab) -> Iterator[None]:
 
 @pytest.fixture
 def stage(lab: Lab, workers: None, namespace: str, mosquittos: dict[str, Mosquitto], tmp_path: Path) -> Iterator[Stage]:
-    """A namespace with a template, a fresh broker, and played analyzers."""
+    """A namespace with a template, a fresh broker, and played analyzers, on nodes that are seen to be idle."""
+    _await_idle(lab)
     with ExitStack() as stack:
         api = stack.enter_context(Api(lab.kubeconfig))
         broker = stack.enter_context(Broker(mosquittos[NEW], tmp_path / "broker", pis=["pi1", "pi2"]))
@@ -199,6 +202,22 @@ def _status(offloader: Program) -> dict[str, Any]:
     done = subprocess.run(command, env=offloader.environment, capture_output=True, text=True, check=True, timeout=20)
     said: dict[str, Any] = json.loads(done.stdout)
     return said
+
+
+def _await_idle(lab: Lab) -> None:
+    """Wait until Prometheus, whose node other tests cut off, knows that every node is idle."""
+    seen: list[Loads | PrometheusError] = []
+
+    def idle() -> bool:
+        try:
+            found = loads(lab, PROMETHEUS_PORT)
+        except PrometheusError as error:
+            seen[:] = [error]
+            return False
+        seen[:] = [found]
+        return agree(found, {name: {"cpu": 5} for name in NODES})
+
+    wait_until(idle, timeout=90, describe=lambda: f"all nodes are seen to be idle: {seen}", pause=0.5)
 
 
 def _await_nodes(stage: Stage, wanted: dict[str, str]) -> None:
