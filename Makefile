@@ -41,7 +41,7 @@ lint: dev
 	ruff check && ruff format --check && mypy && yamllint . && ansible-lint --offline && antsibull-changelog lint
 	tests/sanity/run
 
-audit:
+audit: control
 	scripts/audit
 
 bench: dev

@@ -79,27 +79,31 @@ def test_pods_are_not_told_to_reach_a_given_service_at_their_own_address(tmp_pat
     assert SECRET not in said
 
 
-def test_a_url_of_prometheus_is_shown_without_its_password(tmp_path: Path) -> None:
+def test_a_url_of_prometheus_that_is_none_is_refused_without_a_piece_of_its_password(tmp_path: Path) -> None:
     odd = {"slash": "/1", "question": "?2", "number sign": "#3"}
-    for url in (f"http://user:{SECRET}{part}@10.0.0.1:9090" for part in odd.values()):
-        said = _kubernetes(tmp_path, ["home"], posture_prometheus_url=url)
-        assert "posture_prometheus_url must look like http://10.0.0.2:9090" in said
-        assert SECRET not in said
-    shown: dict[str, str] = {}
-    for url in (f"http://user:{SECRET}@{SECRET}@h:9090", f"https://user:{SECRET}:@[::1]/at%40", "http://h:9090/a"):
-        copy = {"content": "{{ __common_prometheus_shown }}", "dest": str(tmp_path / "shown"), "mode": "0644"}
-        tasks = [
-            {"ansible.builtin.include_vars": {"file": str(ROLES / "common/vars/main.yml")}},
-            {"ansible.builtin.copy": copy, "vars": {"posture_prometheus_url": url}},
-        ]
-        ran = run_play(tmp_path, tasks)
-        assert ran.returncode == 0, ran.stdout
-        shown[url.replace(SECRET, "-")] = (tmp_path / "shown").read_text()
-    assert shown == {
-        "http://user:-@-@h:9090": "http://h:9090",
-        "https://user:-:@[::1]/at%40": "https://[::1]/at%40",
+    attempts = {
+        name: role("common", {"posture_prometheus_url": f"http://user:{SECRET}{part}@10.0.0.1:9090"})
+        for name, part in odd.items()
+    }
+    run_play(tmp_path, refusals(tmp_path, attempts), groups=["broker", "database", "offloader", "home"])
+    for message in refused(tmp_path).values():
+        assert "posture_prometheus_url must look like http://10.0.0.2:9090" in (message or "")
+        assert SECRET not in (message or "")
+
+
+def test_a_password_in_the_url_of_prometheus_is_left_out_where_that_is_shown(tmp_path: Path) -> None:
+    shown = {
+        f"http://user:{SECRET}@{SECRET}@h:9090": "http://h:9090",
+        f"https://user:{SECRET}:@[::1]/at%40": "https://[::1]/at%40",
         "http://h:9090/a": "http://h:9090/a",
     }
+    tasks: list[Task] = [{"ansible.builtin.include_vars": {"file": str(ROLES / "common/vars/main.yml")}}]
+    for number, url in enumerate(shown):
+        copy = {"content": "{{ __common_prometheus_shown }}", "dest": str(tmp_path / f"shown-{number}"), "mode": "0644"}
+        tasks.append({"ansible.builtin.copy": copy, "vars": {"posture_prometheus_url": url}})
+    ran = run_play(tmp_path, tasks)
+    assert ran.returncode == 0, ran.stdout
+    assert [(tmp_path / f"shown-{number}").read_text() for number in range(len(shown))] == list(shown.values())
 
 
 def test_the_offloader_needs_nodes_and_their_loads(tmp_path: Path) -> None:
