@@ -33,6 +33,8 @@ BROKER_HEAP = Gauge("posture_broker_heap_bytes", "The broker's memory, as it say
 BROKER_STORED = Gauge("posture_broker_stored_bytes", "Payloads that the broker holds, as it says.")
 BROKER_DROPPED = Gauge("posture_broker_dropped_messages", "Messages that found a queue full since the broker's start.")
 BROKER_CLIENTS = Gauge("posture_broker_clients", "Clients that are connected to the broker.")
+DISK_FREE = Gauge("posture_disk_free_bytes", "Free space of the disk of the annotated pictures.")
+DISK_FLOOR = Gauge("posture_disk_floor_bytes", "Free space below which no image is taken.")
 READY = Gauge("posture_analyzer_ready", "1 while the analyzer takes images.")
 FRAME_AGE = Histogram(
     "posture_frame_age_seconds",

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import parse_qsl
 
 import psycopg
+from posture_common.disk import DEFAULT_FLOOR, FloorSetting
 from posture_common.settings import ANY_PI, MAX_IMAGE_BYTES, EnvironmentSettings, ImageBytes, Port, Settings, pi_id
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import Conninfo
@@ -59,6 +60,7 @@ class AnalyzerSettings(AnalysisSettings, Settings):
     epoch: Annotated[int, Field(ge=1)] | None = None
     workers: Annotated[int, Field(ge=1, le=64)] = 2
     images_dir: Path = Path("/var/lib/posture/images")
+    disk_floor: FloorSetting = DEFAULT_FLOOR
     http_port: Port = 9310
 
     database_url: SecretStr | None = None

@@ -10,7 +10,7 @@ from . import metrics
 from .backoff import Backoff
 from .camera import Camera, CameraError
 from .outbox import Outbox
-from .spool import Picture, SpoolFullError, is_full_disk
+from .spool import DiskLowError, Picture, SpoolFullError, is_full_disk
 
 log = logging.getLogger(__name__)
 
@@ -93,10 +93,10 @@ class Intake:
         while not self._stop.requested:
             try:
                 if camera.live:
-                    given_up = self._outbox.put_in_place_of_oldest(picture)
+                    gave_up = self._outbox.put_in_place_of_oldest(picture)
                 else:
                     self._outbox.put(picture)
-                    given_up = 0
+                    gave_up = None
             except SpoolFullError as error:
                 self._storing.failed(str(error), then="waiting until images are confirmed")
                 self._stop.wait(NO_ROOM_S)
@@ -110,11 +110,12 @@ class Intake:
                 self._stop.wait(self._storing.failed(problem))
             else:
                 camera.spooled()
-                self._tell(given_up)
+                self._tell(gave_up)
                 return
 
-    def _tell(self, given_up: int) -> None:
-        if given_up:
-            self._storing.failed("the spool is full (POSTURE_SPOOL_MAX_BYTES)", then="the oldest images are given up")
+    def _tell(self, gave_up: SpoolFullError | None) -> None:
+        if gave_up:
+            full = str(gave_up) if isinstance(gave_up, DiskLowError) else "the spool is full (POSTURE_SPOOL_MAX_BYTES)"
+            self._storing.failed(full, then="the oldest images are given up")
         elif self._storing.worked():
             log.info("pictures are spooled again")
