@@ -21,7 +21,7 @@ MB = 2**20
 GROUPS = ("broker", "database", "home", "metrics", "offloader")
 IMAGES = {"analyzer": f"registry.example:5000/posture@sha256:{64 * 'a'}", "offloader": "x"}
 SECRETS = {
-    "posture_mqtt_analyzer_password": SECRET,
+    "posture_mqtt_analyzer_passwords": {"all": SECRET},
     "posture_database_password": SECRET,
     "posture_registry_password": SECRET,
 }
@@ -60,7 +60,7 @@ def test_the_job_is_one_that_the_offloader_fills_in(tmp_path: Path) -> None:
         "POSTURE_NODE": "agx",
         "POSTURE_MQTT_HOST": "10.0.0.1",
         "POSTURE_MQTT_PORT": "1883",
-        "POSTURE_MQTT_USER": "posture-analyzer",
+        "POSTURE_MQTT_USER": "posture-analyzer-pi1",
         "POSTURE_MQTT_PASSWORD_FILE": "/run/posture/secrets/mqtt-password",
         "POSTURE_DATABASE_URL_FILE": "/run/posture/secrets/database-url",
         "POSTURE_IMAGES_DIR": "/app/analyzed_images",
@@ -78,7 +78,8 @@ def test_the_job_is_one_that_the_offloader_fills_in(tmp_path: Path) -> None:
     }
     assert pod(job)["containers"][0]["image"] == IMAGES["analyzer"]
     assert pod(job)["imagePullSecrets"] == [{"name": "posture-registry"}]
-    volumes = {volume.pop("name"): volume for volume in pod(job)["volumes"]}
+    volumes = {volume.pop("name"): volume for volume in pod(filled)["volumes"]}
+    assert volumes["secrets"] == {"secret": {"secretName": "posture-analyzer-pi1", "defaultMode": 288}}
     assert volumes["pictures"] == {"hostPath": {"path": "/var/lib/posture/images", "type": "Directory"}}
     assert {mount["name"] for mount in pod(job)["containers"][0]["volumeMounts"]} == set(volumes)
 

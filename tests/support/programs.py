@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.support.brokers import Broker
+from tests.support.brokers import Broker, analyzer_user
 from tests.support.databases import Database
 from tests.support.waiting import free_port, wait_until
 
@@ -159,8 +159,8 @@ def analyzer(
         "POSTURE_NODE": "test-node",
         "POSTURE_MQTT_PORT": str(broker.port),
         "POSTURE_MQTT_HOST": "127.0.0.1",
-        "POSTURE_MQTT_USER": "posture-analyzer",
-        "POSTURE_MQTT_PASSWORD": broker.passwords["posture-analyzer"],
+        "POSTURE_MQTT_USER": analyzer_user(stream),
+        "POSTURE_MQTT_PASSWORD": broker.passwords[analyzer_user(stream)],
         "POSTURE_DATABASE_URL": database.url,
         "POSTURE_IMAGES_DIR": str(directory / "images"),
         "POSTURE_PASSES": "1",
