@@ -218,3 +218,30 @@ def test_the_offloader_has_its_own_objects_only(guarded: Guarded) -> None:
 def test_the_offloader_reads_no_secrets_and_no_rules(guarded: Guarded, path: str) -> None:
     with pytest.raises(LabError, match="403"):
         guarded.thief.get(path)
+
+
+def test_the_pods_reach_what_they_need_only(guarded: Guarded) -> None:
+    """The lab's network does not know the rules, so this is what they say."""
+    listed = guarded.admin.get(f"/apis/networking.k8s.io/v1/namespaces/{INSTANCE}/networkpolicies")["items"]
+    rules = {each["metadata"]["name"]: each["spec"] for each in listed}
+    assert rules.keys() == {"posture-analyzer", "posture-offloader"}
+    for name, spec in rules.items():
+        assert spec["podSelector"] == {"matchLabels": {"app.kubernetes.io/name": name}}
+        assert sorted(spec["policyTypes"]) == ["Egress", "Ingress"]
+        [ingress] = spec["ingress"]
+        assert ingress["from"] == [{"ipBlock": {"cidr": "10.9.8.7/32"}}]
+
+    def reached(name: str) -> set[tuple[str, int]]:
+        return {
+            (to["ipBlock"]["cidr"], port["port"])
+            for rule in rules[name]["egress"]
+            for to in rule.get("to", [{"ipBlock": {"cidr": "any"}}])
+            for port in rule["ports"]
+        }
+
+    everybody = {("any", 53), ("10.9.8.7/32", 1883)}
+    service = guarded.admin.get("/api/v1/namespaces/default/services/kubernetes")["spec"]
+    api = (f"{service['clusterIP']}/32", service["ports"][0]["port"])
+    assert reached("posture-analyzer") == everybody | {("10.9.8.7/32", 5433)}
+    assert reached("posture-offloader") >= everybody | {("10.9.8.7/32", 9090), api}
+    assert ("10.9.8.7/32", 5433) not in reached("posture-offloader")
