@@ -148,7 +148,8 @@ def _account(pod: Object) -> str:
 def _volumes(pod: Object) -> str:
     rules = []
     for volume in pod.get("volumes") or []:
-        kind, source = next(((kind, source) for kind, source in volume.items() if kind != "name"), ("emptyDir", {}))
+        sources = [(kind, source) for kind, source in volume.items() if kind != "name"]
+        kind, source = sources[0] if sources else ("emptyDir", {})
         rule = [f"v.name == {_literal(volume['name'])}", f"has(v.{kind})"]
         if part := _SOURCES.get(kind):
             rule.append(f"v.{kind}.{part} == {_named(source[part])}")

@@ -14,7 +14,8 @@ ITERATIONS_GENERATED = 101
 costs the broker's only thread as much as one.
 """
 SALT_BYTES = 12  # the plugin refuses any other length
-ANALYZER, OFFLOADER = "posture-analyzer", "posture-offloader"
+ANALYZER = "posture-analyzer"
+OFFLOADER = "posture-offloader"
 ANY_PI = "all"
 
 
