@@ -52,7 +52,9 @@ def analyse_files(files: Sequence[Path], settings: AnalysisSettings, *, save_to:
             unsaved = None
             if save_to is not None and analysis.annotated is not None:
                 unsaved = _save(save_to, file.stem, analysis.annotated, taken)
-            yield FileResult(file, analysis.posture, analysis.problem or unsaved, failed=unsaved is not None)
+            withheld = analysis.withheld.text if save_to is not None and analysis.withheld else None
+            said = analysis.problem or unsaved or withheld
+            yield FileResult(file, analysis.posture, said, failed=unsaved is not None)
 
 
 def _read(file: Path, *, max_bytes: int) -> bytes:

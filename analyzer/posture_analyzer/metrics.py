@@ -23,6 +23,11 @@ MISHAPS = Counter(
     "Messages dropped (QoS 0), unreadable, or taken without their properties.",
     ["pi_id", "mishap"],
 )
+WITHHELD = Counter(
+    "posture_pictures_withheld_total",
+    "Pictures of which nothing was kept: by the setting, or because no head to blur was surely found.",
+    ["pi_id", "reason"],
+)
 IN_WORK = Gauge("posture_images_in_work", "Images taken from the broker and not yet committed.")
 HANDOVERS = Counter(
     "posture_handovers_total",

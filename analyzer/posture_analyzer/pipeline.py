@@ -433,6 +433,8 @@ def _count(row: Row, analysis: Analysis) -> None:
     metrics.IMAGES.labels(row.pi_id, row.posture_status).inc()
     began = frame_began(captured=row.captured_time, received=row.received_time, clock_suspect=row.clock_suspect)
     metrics.FRAME_AGE.observe(max(0.0, (datetime.now(UTC) - began).total_seconds()))
+    if analysis.withheld is not None:
+        metrics.WITHHELD.labels(row.pi_id, analysis.withheld.reason).inc()
     if analysis.inference_ms is not None:
         metrics.INFERENCE.observe(analysis.inference_ms / 1e3)
 

@@ -31,6 +31,8 @@ class AnalysisSettings(EnvironmentSettings):
     body_threshold: Degrees = 10.0
     max_image_bytes: ImageBytes = MAX_IMAGE_BYTES
     max_pixels: Annotated[int, Field(gt=0)] = 4096 * 4096
+    pictures: Literal["all", "uncertain", "skeleton", "none"] = "all"
+    blur_faces: bool = False
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 85
 
     @model_validator(mode="after")

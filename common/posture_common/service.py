@@ -17,6 +17,8 @@ from waitress.server import TcpWSGIServer
 from waitress.task import WSGITask
 from waitress.wasyncore import close_all
 
+from .log_lines import collapse
+
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -41,10 +43,11 @@ class FailedError(Exception):
 
 
 def set_up_logging(level: str) -> None:
-    """Log one line an event to standard error: time, level, module, text."""
+    """Log one line an event to standard error: time, level, module, text; of many of a kind only the first ones."""
     logging.basicConfig(
         level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
+    collapse(logging.getLogger().handlers[0])
 
 
 class Stop:

@@ -74,6 +74,9 @@ def test_the_job_is_one_that_the_offloader_fills_in(tmp_path: Path) -> None:
         "POSTURE_MAX_IMAGE_BYTES": "20971520",
         "POSTURE_MAX_PIXELS": "16777216",
         "POSTURE_JPEG_QUALITY": "85",
+        "POSTURE_PICTURES": "all",
+        "POSTURE_BLUR_FACES": "false",
+        "POSTURE_DISK_FLOOR": "5% or 2GB",
         "POSTURE_LOG_LEVEL": "INFO",
     }
     assert pod(job)["containers"][0]["image"] == IMAGES["analyzer"]

@@ -12,7 +12,8 @@ import pytest
 from posture_analyzer import cli
 from posture_analyzer.analysis import Analysis, Analyst
 from posture_analyzer.angles import Posture
-from posture_analyzer.files import FileResult, table
+from posture_analyzer.files import FileResult, analyse_files, table
+from posture_analyzer.settings import AnalysisSettings
 from posture_common.service import LastingError
 
 from tests.support.images import SAMPLES, nobody
@@ -284,3 +285,12 @@ def test_a_wrong_setting_is_one_line_and_78(
     assert captured.err.startswith("posture-analyzer: POSTURE_NECK_THRESHOLD: ")
     assert captured.err.count("\n") == 1
     assert captured.out == ""
+
+
+def test_what_is_not_to_be_kept_is_not_saved_and_said(tmp_path: Path) -> None:
+    settings = AnalysisSettings(pictures="none")
+    [result] = analyse_files([SAMPLES / "camera.jpg"], settings, save_to=tmp_path)
+    assert (result.problem, result.failed) == ("no picture is kept: POSTURE_PICTURES is none", False)
+    assert not list(tmp_path.iterdir())
+    [unsaved] = analyse_files([SAMPLES / "camera.jpg"], settings, save_to=None)
+    assert (unsaved.problem, unsaved.posture) == (None, result.posture)
