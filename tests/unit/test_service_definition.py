@@ -24,6 +24,7 @@ SERVICE = {
     "service_devices": [],
     "service_memory_max": "256M",
     "service_tasks_max": 256,
+    "service_notify": False,
     "service_makes_code": False,
     "service_sees_processes": False,
     "service_before": [],
