@@ -71,7 +71,7 @@ def run(settings: PublisherSettings, stop: Stop) -> None:
         with status_server(
             settings.http_host,
             settings.http_port,
-            alive=lambda: None,
+            alive=intake.alive,
             ready=lambda: uplink.problem or intake.problem,
         ):
             _run_threads({"camera": intake.run, "connection": uplink.run}, stop)

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from posture_common.notify import EVERY_S
 
 from tests.support.units import directives, render
 
@@ -56,6 +57,15 @@ def test_a_service_has_bounds_and_writes_no_core(units: dict[str, Path]) -> None
         assert re.fullmatch(r"\d+[KMGT]?", found["MemoryMax"][0]), name
         assert int(found["TasksMax"][0]) > 0, name
         assert (found["LimitCORE"], found["UMask"]) == (["0"], ["0027"]), name
+
+
+def test_our_own_programs_are_watched(units: dict[str, Path]) -> None:
+    watched = {name for name, unit in units.items() if directives(unit)["Type"] == ["notify"]}
+    assert watched == {name for name in units if "analyzer" in name or "publisher" in name}
+    for name in watched:
+        found = directives(units[name])
+        assert int(found["WatchdogSec"][0]) >= 4 * EVERY_S
+        assert found["Restart"] == ["on-failure"]
 
 
 def test_only_a_publisher_with_a_camera_has_devices(units: dict[str, Path]) -> None:

@@ -207,3 +207,43 @@ def test_a_directory_that_takes_long_to_look_at_is_looked_at_less_often(
     monkeypatch.setattr(bench.stop, "wait", lambda seconds: pauses.append(seconds))
     bench.intake.run()
     assert min(pauses) > 5
+
+
+class HangingCamera(ScriptedCamera):
+    """Hangs in its driver, where it is opened or where a picture is taken, until it is let go."""
+
+    def __init__(self, stop: Stop, *, opening: bool) -> None:
+        super().__init__(stop, [], live=True)
+        self._opening = opening
+        self.hangs = threading.Event()
+        self.goes_on = threading.Event()
+
+    def __enter__(self) -> Self:
+        if self._opening:
+            self._hang()
+        return super().__enter__()
+
+    def take(self) -> Picture | None:
+        if not self._opening:
+            self._hang()
+        return super().take()
+
+    def _hang(self) -> None:
+        self.hangs.set()
+        assert self.goes_on.wait(20)
+
+
+@pytest.mark.parametrize("opening", [True, False])
+def test_a_camera_that_hangs_is_noticed(spool: Spool, monkeypatch: pytest.MonkeyPatch, opening: bool) -> None:
+    bench = Bench(spool, [], live=True)
+    camera = HangingCamera(bench.stop, opening=opening)
+    intake = Intake(camera, bench.outbox, interval=0.001, rotate=0, max_bytes=SIZE, stop=bench.stop)
+    thread = threading.Thread(target=intake.run)
+    thread.start()
+    assert camera.hangs.wait(20)
+    assert intake.alive() is None
+    monkeypatch.setattr(intake_module, "HUNG_AFTER_S", -1.0)
+    assert str(intake.alive()).startswith("the camera has not answered for ")
+    camera.goes_on.set()
+    thread.join(20)
+    assert intake.alive() is None
