@@ -125,7 +125,8 @@ def _prune() -> int:
     except OSError as error:
         raise LastingError(f"cannot prune {error.filename or directory}: {error.strerror}") from None
     print(
-        f"removed: {pruned.removed} files, {pruned.removed_bytes} bytes; left: {pruned.left_bytes} of {keep_bytes} bytes"
+        f"removed: {pruned.removed} files, {pruned.removed_bytes} bytes; "
+        f"left: {pruned.left_bytes} of {keep_bytes} bytes"
     )
     return 0
 

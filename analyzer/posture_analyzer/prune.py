@@ -101,7 +101,7 @@ def _files(images_dir: Path) -> Iterator[_File]:
 
 
 def _folders(images_dir: Path) -> Iterator[tuple[str, str]]:
-    for name in sorted(os.listdir(images_dir)):
+    for name in sorted(path.name for path in images_dir.iterdir()):
         for start, suffix in _SUFFIXES.items():
             if name.startswith(start):
                 yield name, suffix

@@ -56,7 +56,7 @@ def test_links_parts_and_other_files_are_left(tmp_path: Path) -> None:
     picture(images, "new.jpg", age=0)
 
     assert prune(images, now=NOW, keep_days=1, keep_bytes=1000).removed == 0
-    assert outside.exists() and part.exists() and foreign.exists()
+    assert all(path.exists() for path in (outside, part, foreign))
 
 
 def test_a_size_is_never_passed_and_the_newest_stay(tmp_path: Path) -> None:
