@@ -4,6 +4,7 @@ import argparse
 import json
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from posture_common.service import EXIT_REFUSED, FailedError, LastingError, set_up_logging, stop_on_signals
 from posture_common.settings import SettingsError
 
-from .settings import AnalysisSettings, AnalyzerSettings
+from .settings import AnalysisSettings, AnalyzerSettings, PruneSettings
 
 if TYPE_CHECKING:
     from .files import FileResult
@@ -33,6 +34,7 @@ def main() -> int:
     image.add_argument("--save", type=Path, metavar="DIR", help="also write the annotated pictures there")
     commands.add_parser("check", help="try broker, database, model and images directory, and say what is wrong")
     commands.add_parser("retry", help="put the rows in that the database refused, once its table is mended")
+    commands.add_parser("prune", help="remove pictures and dead letters that are too old or too much")
     arguments = parser.parse_args()
     try:
         match arguments.command:
@@ -42,6 +44,8 @@ def main() -> int:
                 return _check()
             case "retry":
                 return _retry()
+            case "prune":
+                return _prune()
             case _:
                 return _run()
     except (SettingsError, LastingError) as error:
@@ -107,6 +111,24 @@ def _retry() -> int:
         database.close()
     print(f"rows put in: {inserted}; left in {letters.directory}: {left}")
     return 1 if left else 0
+
+
+def _prune() -> int:
+    settings = PruneSettings.read()
+
+    from .prune import default_keep_bytes, prune
+
+    directory = settings.images_dir
+    try:
+        keep_bytes = settings.images_keep_bytes or default_keep_bytes(directory)
+        pruned = prune(directory, now=time.time(), keep_days=settings.images_keep_days, keep_bytes=keep_bytes)
+    except OSError as error:
+        raise LastingError(f"cannot prune {error.filename or directory}: {error.strerror}") from None
+    print(
+        f"removed: {pruned.removed} files, {pruned.removed_bytes} bytes; "
+        f"left: {pruned.left_bytes} of {keep_bytes} bytes"
+    )
+    return 0
 
 
 def _image(files: list[Path], *, as_json: bool, save_to: Path | None) -> int:

@@ -45,6 +45,14 @@ class AnalysisSettings(EnvironmentSettings):
         return self
 
 
+class PruneSettings(EnvironmentSettings):
+    """What is kept of pictures and dead letters; 0 days are for ever."""
+
+    images_dir: Path = Path("/var/lib/posture/images")
+    images_keep_days: Annotated[int, Field(ge=0)] = 30
+    images_keep_bytes: Annotated[int, Field(gt=0)] | None = None
+
+
 class AnalyzerSettings(AnalysisSettings, Settings):
     """Everything the running analyzer needs."""
 
