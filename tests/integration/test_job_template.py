@@ -41,6 +41,15 @@ def rendered(directory: Path, **variables: Any) -> Object:
     return job
 
 
+def test_the_digest_of_its_secrets_cannot_be_computed_from_a_guess(tmp_path: Path) -> None:
+    """Whoever may read Jobs sees it, and a password that somebody chose may be short."""
+    digests = [
+        rendered(tmp_path / name, __common_fingerprint=fingerprint)["spec"]["template"]["metadata"]["annotations"]
+        for name, fingerprint in (("first", "a"), ("again", "a"), ("other", "b"))
+    ]
+    assert digests[0] == digests[1] != digests[2]
+
+
 def pod(job: Object) -> Object:
     found: Object = job["spec"]["template"]["spec"]
     return found

@@ -101,6 +101,7 @@ def deployment(lab: Lab, recorded: dict[str, str], tmp_path_factory: pytest.Temp
                 for user in ("posture-analyzer-pi1", "posture-analyzer-pi2", "posture-offloader", "pi1", "pi2")
             ),
             "database",
+            "fingerprint",
         }
         assert not [name for name, secret in secrets.items() if secret in first.output]
         yield deployment
