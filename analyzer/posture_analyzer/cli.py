@@ -32,6 +32,9 @@ def main() -> int:
     image.add_argument("files", nargs="+", type=Path, metavar="FILE")
     image.add_argument("--json", action="store_true", help="print JSON instead of a table")
     image.add_argument("--save", type=Path, metavar="DIR", help="also write the annotated pictures there")
+    image.add_argument(
+        "--rotate", type=int, choices=(0, 90, 180, 270), default=0, help="turn them clockwise, as posture_camera_rotate"
+    )
     commands.add_parser("check", help="try broker, database, model and images directory, and say what is wrong")
     commands.add_parser("retry", help="put the rows in that the database refused, once its table is mended")
     commands.add_parser("prune", help="remove pictures and dead letters that are too old or too much")
@@ -39,7 +42,7 @@ def main() -> int:
     try:
         match arguments.command:
             case "image":
-                return _image(arguments.files, as_json=arguments.json, save_to=arguments.save)
+                return _image(arguments.files, as_json=arguments.json, save_to=arguments.save, rotate=arguments.rotate)
             case "check":
                 return _check()
             case "retry":
@@ -131,7 +134,7 @@ def _prune() -> int:
     return 0
 
 
-def _image(files: list[Path], *, as_json: bool, save_to: Path | None) -> int:
+def _image(files: list[Path], *, as_json: bool, save_to: Path | None, rotate: int) -> int:
     settings = AnalysisSettings.read()
     set_up_logging("ERROR")
 
@@ -142,7 +145,7 @@ def _image(files: list[Path], *, as_json: bool, save_to: Path | None) -> int:
         with _uninterrupted():
             from .files import analyse_files
 
-        for result in analyse_files(files, settings, save_to=save_to):
+        for result in analyse_files(files, settings, save_to=save_to, rotate=rotate):
             results.append(result)  # noqa: PERF402  (what is there stays there when a later one stops it)
     except KeyboardInterrupt:
         if results or as_json:
