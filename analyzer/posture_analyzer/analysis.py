@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 from posture_common.service import FailedError
 
-from . import estimator, heap, picture
+from . import estimator, heap, picture, privacy
 from .angles import Landmarks, Look, Posture, judge, look
+from .privacy import Withheld
 from .sandbox import EndedError, KilledError, Sandbox
 from .settings import AnalysisSettings
 
@@ -36,12 +37,14 @@ class Analysis:
 
     posture: Posture
     annotated: bytes | None = None
-    """The annotated picture as JPEG; None where the image could not be decoded."""
+    """The annotated picture as JPEG; None where the image could not be decoded, or nothing of it is to be kept."""
     inference_ms: float | None = None
     problem: str | None = None
     """Why the image could not be decoded."""
     ended: bool = False
     """The image crashed its decoder, or made it go over a limit."""
+    withheld: Withheld | None = None
+    """Why nothing of the picture is to be kept."""
 
 
 class Analyst:
@@ -103,8 +106,17 @@ class Analyst:
         passes = self._passes(small)
         inference_ms = 1e3 * (time.perf_counter() - started)
         posture = self._judge(passes, small, camera)
-        shown = next((landmarks for landmarks in passes if landmarks is not None), None)
-        return Analysis(posture, self._sandbox.annotate(shown, posture), inference_ms)
+        looks = [landmarks for landmarks in passes if landmarks is not None]
+        kept = privacy.backdrop(
+            looks,
+            posture,
+            pictures=self._settings.pictures,
+            blur_faces=self._settings.blur_faces,
+            size=(small.shape[1], small.shape[0]),
+        )
+        if isinstance(kept, Withheld):
+            return Analysis(posture, None, inference_ms, withheld=kept)
+        return Analysis(posture, self._sandbox.annotate(looks, posture, backdrop=kept), inference_ms)
 
     def _judge(self, passes: list[Landmarks | None], small: picture.Pixels, camera: str | None) -> Posture:
         height, width = small.shape[:2]

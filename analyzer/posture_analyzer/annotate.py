@@ -1,10 +1,14 @@
 """The annotated picture: skeleton, the two measured lines with their verticals, and the verdict."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
+from . import privacy
 from .angles import EARS, HIPS, SHOULDERS, Landmarks, Posture, midpoint
 from .picture import Pixels
+from .privacy import Backdrop
 
 Color = tuple[int, int, int]
 
@@ -15,12 +19,16 @@ BONES = ((11, 12), (11, 13), (13, 15), (12, 14), (14, 16), (11, 23), (12, 24), (
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-def annotate(pixels: Pixels, landmarks: Landmarks | None, posture: Posture) -> None:
-    """Draw on `pixels`; `landmarks` are in its pixels."""
+def annotate(pixels: Pixels, looks: Sequence[Landmarks], posture: Posture, *, backdrop: Backdrop = "picture") -> None:
+    """Draw on `pixels` as `backdrop` leaves them; `looks` are in its pixels, and the first one's skeleton is drawn."""
+    if backdrop == "grey":
+        pixels[:] = privacy.GREY
+    elif backdrop == "blurred":
+        privacy.blur(pixels, looks)
     color = STATUS_COLORS.get(posture.posture_status, GREY)
     unit = max(pixels.shape[:2]) / 640
-    if landmarks is not None:
-        _draw_person(pixels, landmarks, color, unit)
+    if looks:
+        _draw_person(pixels, looks[0], color, unit)
     _write(pixels, caption(posture), color, unit)
 
 

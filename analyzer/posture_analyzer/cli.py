@@ -4,6 +4,7 @@ import argparse
 import json
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from posture_common.service import EXIT_REFUSED, FailedError, LastingError, set_up_logging, stop_on_signals
 from posture_common.settings import SettingsError
 
-from .settings import AnalysisSettings, AnalyzerSettings
+from .settings import AnalysisSettings, AnalyzerSettings, PruneSettings
 
 if TYPE_CHECKING:
     from .files import FileResult
@@ -31,17 +32,23 @@ def main() -> int:
     image.add_argument("files", nargs="+", type=Path, metavar="FILE")
     image.add_argument("--json", action="store_true", help="print JSON instead of a table")
     image.add_argument("--save", type=Path, metavar="DIR", help="also write the annotated pictures there")
+    image.add_argument(
+        "--rotate", type=int, choices=(0, 90, 180, 270), default=0, help="turn them clockwise, as posture_camera_rotate"
+    )
     commands.add_parser("check", help="try broker, database, model and images directory, and say what is wrong")
     commands.add_parser("retry", help="put the rows in that the database refused, once its table is mended")
+    commands.add_parser("prune", help="remove pictures and dead letters that are too old or too much")
     arguments = parser.parse_args()
     try:
         match arguments.command:
             case "image":
-                return _image(arguments.files, as_json=arguments.json, save_to=arguments.save)
+                return _image(arguments.files, as_json=arguments.json, save_to=arguments.save, rotate=arguments.rotate)
             case "check":
                 return _check()
             case "retry":
                 return _retry()
+            case "prune":
+                return _prune()
             case _:
                 return _run()
     except (SettingsError, LastingError) as error:
@@ -109,7 +116,25 @@ def _retry() -> int:
     return 1 if left else 0
 
 
-def _image(files: list[Path], *, as_json: bool, save_to: Path | None) -> int:
+def _prune() -> int:
+    settings = PruneSettings.read()
+
+    from .prune import default_keep_bytes, prune
+
+    directory = settings.images_dir
+    try:
+        keep_bytes = settings.images_keep_bytes or default_keep_bytes(directory)
+        pruned = prune(directory, now=time.time(), keep_days=settings.images_keep_days, keep_bytes=keep_bytes)
+    except OSError as error:
+        raise LastingError(f"cannot prune {error.filename or directory}: {error.strerror}") from None
+    print(
+        f"removed: {pruned.removed} files, {pruned.removed_bytes} bytes; "
+        f"left: {pruned.left_bytes} of {keep_bytes} bytes"
+    )
+    return 0
+
+
+def _image(files: list[Path], *, as_json: bool, save_to: Path | None, rotate: int) -> int:
     settings = AnalysisSettings.read()
     set_up_logging("ERROR")
 
@@ -120,7 +145,7 @@ def _image(files: list[Path], *, as_json: bool, save_to: Path | None) -> int:
         with _uninterrupted():
             from .files import analyse_files
 
-        for result in analyse_files(files, settings, save_to=save_to):
+        for result in analyse_files(files, settings, save_to=save_to, rotate=rotate):
             results.append(result)  # noqa: PERF402  (what is there stays there when a later one stops it)
     except KeyboardInterrupt:
         if results or as_json:

@@ -21,12 +21,13 @@ from psycopg.pq import TransactionStatus
 from .connecting import CONNECT_TIMEOUT_S, Connector, DatabaseUnavailableError, first_line
 from .refusals import (
     COMPARE,
-    FAILED_CLASS,
+    FAILED_CLASSES,
     GRANTS,
     KEY_STATES,
     LASTING_CLASSES,
     PASSING_CLASSES,
     REMEDIES,
+    SLOW,
     TABLES,
     Refusal,
     RowRefusedError,
@@ -114,7 +115,10 @@ _INSERT = f"""
 """  # noqa: S608  (names of our own)
 
 STATEMENT_TIMEOUT_S = 20.0
-"""A locked table must not hold us for ever. The server sees to it."""
+LOCK_TIMEOUT = 0.9
+"""A slow statement or a locked table must not hold us for ever. The server sees to it. Waiting for a lock ends in a
+part of that time, and so with a state of its own.
+"""
 ANSWER_TIMEOUT_S = 25.0
 WATCH_S = 0.5
 """Nor must a pooler that has no connection for the statement. We see to that."""
@@ -213,10 +217,19 @@ class Database:
             return self._insert(rows)
         except RowRefusedError as error:
             refused = error.refusal
-        except (TableRefusedError, ServerFailedError) as error:
+        except TableRefusedError as error:
             # A policy or a trigger refuses a single row with the state of a whole table: then another row goes in.
             self._check_that_others_fit(error)
             refused = error.refusal
+        except ServerFailedError as error:
+            self._check_that_others_fit(error)
+            refused = error.refusal
+            if len(rows) == 1:
+                # A server that recovered meanwhile would have taken this one as well.
+                try:
+                    return self._insert(rows)
+                except (RowRefusedError, ServerFailedError) as again:
+                    refused = again.refusal
         if len(rows) == 1:
             standing = self.rows([rows[0].key])
             if standing:
@@ -253,7 +266,7 @@ class Database:
     def _explained(self, row: Row, refusal: Refusal) -> Refusal:
         """Return the refusal with column and value, where they can be found out."""
         column = refusal.column
-        if column is None and refusal.state not in KEY_STATES:
+        if column is None and refusal.state not in KEY_STATES | {SLOW}:  # a slow row takes its time with each try
             column = self._culprit(row, refusal)
         value = None if column is None else getattr(row, column, None)
         return dataclasses.replace(refusal, column=column, value=None if value is None else short(repr(value)))
@@ -288,7 +301,10 @@ class Database:
         watch = self._watch = self._watch or _Watch()
         # Not a setting of the session: behind a transaction pooler that is somebody else's a moment later, and theirs
         # ours. One message, so it costs no time on the way.
-        begin = f"BEGIN; SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_S * 1e3:.0f}"
+        timeout = STATEMENT_TIMEOUT_S * 1e3
+        begin = (
+            f"BEGIN; SET LOCAL statement_timeout = {timeout:.0f}; SET LOCAL lock_timeout = {timeout * LOCK_TIMEOUT:.0f}"
+        )
         try:
             with watch.answering(connection):
                 end = "COMMIT" if keep else "ROLLBACK"
@@ -304,7 +320,8 @@ class Database:
         if refusal.state is None and isinstance(error, psycopg.DataError | UnicodeError):
             return RowRefusedError(message, refusal)  # It cannot even be sent.
         kind = (refusal.state or "08")[:2]
-        if kind == FAILED_CLASS and self._connection is not None and not self._connection.broken:
+        failed = kind in FAILED_CLASSES or refusal.state == SLOW
+        if failed and self._connection is not None and not self._connection.broken:
             return ServerFailedError(message, refusal)
         if kind in PASSING_CLASSES:
             self.close()

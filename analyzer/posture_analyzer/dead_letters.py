@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import gallery
 from .database import Database, Key, Row
 from .refusals import Refusal
 
@@ -70,10 +71,10 @@ class DeadLetters:
         content = json.dumps({"refused": str(refusal), "row": row.as_dict()}, indent=1).encode() + b"\n"
         self._check_room(len(content), row.pi_id)
         if not self.directory.is_dir():
-            self.directory.mkdir(exist_ok=True)
+            self.directory.mkdir(gallery.FOLDER_MODE, exist_ok=True)
             _flush_directory(self.directory.parent)
         part = path.with_name(f".{path.name}.part")
-        with part.open("wb") as file:
+        with gallery.open_private(part) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -34,9 +34,12 @@ class FileResult:
         return {"file": str(self.file), **values, "problem": self.problem}
 
 
-def analyse_files(files: Sequence[Path], settings: AnalysisSettings, *, save_to: Path | None) -> Iterator[FileResult]:
+def analyse_files(
+    files: Sequence[Path], settings: AnalysisSettings, *, save_to: Path | None, rotate: int = 0
+) -> Iterator[FileResult]:
     """Yield what is found in each file; write the annotated pictures into the directory `save_to` where given.
 
+    The pictures are turned clockwise by `rotate` degrees, as those of a camera that hangs so are in a stream.
     What is wrong with one file is its result's problem, and the others follow.
     """
     taken = {os.path.realpath(file) for file in files}
@@ -48,11 +51,13 @@ def analyse_files(files: Sequence[Path], settings: AnalysisSettings, *, save_to:
                 problem = f"cannot read the file: {error.strerror}"
                 yield FileResult(file, undecodable(problem).posture, problem, failed=True)
                 continue
-            analysis = analyst.analyse(image)
+            analysis = analyst.analyse(image, rotate=rotate)
             unsaved = None
             if save_to is not None and analysis.annotated is not None:
                 unsaved = _save(save_to, file.stem, analysis.annotated, taken)
-            yield FileResult(file, analysis.posture, analysis.problem or unsaved, failed=unsaved is not None)
+            withheld = analysis.withheld.text if save_to is not None and analysis.withheld else None
+            said = analysis.problem or unsaved or withheld
+            yield FileResult(file, analysis.posture, said, failed=unsaved is not None)
 
 
 def _read(file: Path, *, max_bytes: int) -> bytes:

@@ -5,11 +5,15 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 _STRANGE = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST_STEM = 100
 _PART = ".{}.part"
+FOLDER_MODE, FILE_MODE = 0o750, 0o640
+"""Pictures of people are for their owner and the folder's group, whatever the umask lets others do."""
 
 
 def picture_path(images_dir: Path, *, pi_id: str, filename: str | None, key: str) -> Path:
@@ -34,11 +38,11 @@ def save(path: Path, picture: bytes) -> None:
     Raises:
         OSError: the disk is full, or the directory cannot be written.
     """
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(FOLDER_MODE, exist_ok=True)
     # The name is the picture's own: after a crash the next try overwrites the leftover.
     part = path.with_name(_PART.format(path.name))
     try:
-        with part.open("wb") as file:
+        with open_private(part) as file:
             file.write(picture)
             file.flush()
             os.fdatasync(file.fileno())
@@ -46,6 +50,17 @@ def save(path: Path, picture: bytes) -> None:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def open_private(path: Path) -> BinaryIO:
+    """Open a file to be written anew, with `FILE_MODE` where the umask allows as much; no link is followed.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    with suppress(FileNotFoundError):
+        path.unlink()  # It may have the mode of a former release.
+    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE), "wb")  # noqa: PTH123  (the mode)
 
 
 def flush_names(paths: Iterable[Path]) -> None:

@@ -22,6 +22,7 @@ _APP0, _APP1, _APP14 = 0xE0, 0xE1, 0xEE
 _WITHOUT_BODY = (0x01, *range(0xD0, 0xD8), _START)
 _FRAMES = (0xC0, 0xC1, 0xC2)
 _PROGRESSIVE = 0xC2
+_COEFFICIENTS = 64
 _OTHER_FRAMES = {
     **dict.fromkeys((0xC3, 0xC5, 0xC6, 0xC7), "a lossless or hierarchical JPEG"),
     **dict.fromkeys((0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF), "a JPEG with arithmetic coding"),
@@ -48,6 +49,8 @@ class _Frame:
     marker: int
     width: int
     height: int
+    components: bytes
+    """The identifier of each."""
     sampling: Sequence[tuple[int, int]]
     """Of each component, across and down."""
 
@@ -66,6 +69,7 @@ def parse(image: bytes) -> Encoded:
     frame = _frame(header)
     if segments[-1].marker != _END:
         raise cut_short("the marker at its end is missing")
+    _check_scans(frame, scans)
     if len(scans) == 1:
         _check_restarts(image, frame, header, scans[0], segments[-1].start)
     data = image[scans[-1].end : segments[-1].start]
@@ -125,8 +129,26 @@ def _frame(header: Sequence[_Segment]) -> _Frame:
             sampling = [(body[place] >> 4, body[place] & 15) for place in range(7, len(body), 3)]
             if not all(across and down for across, down in sampling):
                 raise refused("its frame header has a sampling of 0")
-            return _Frame(segment.marker, width, height, sampling[:components])
+            return _Frame(segment.marker, width, height, body[6::3], sampling[:components])
     raise refused("its frame header is missing")
+
+
+def _check_scans(frame: _Frame, scans: Sequence[_Segment]) -> None:
+    """Raise where a scan is missing: libjpeg shows what it has, of a progressive JPEG's first scan coarse blocks."""
+    missing = {(component, number) for component in frame.components for number in range(_COEFFICIENTS)}
+    for scan in scans:
+        count = scan.body[0] if scan.body else 0
+        first, last, bits = 0, _COEFFICIENTS - 1, 0
+        if frame.marker == _PROGRESSIVE and len(scan.body) == 4 + 2 * count:
+            first, last, bits = scan.body[-3], scan.body[-2], scan.body[-1] & 15  # so many low bits come later
+        if not bits:
+            missing -= {
+                (component, number)
+                for component in scan.body[1 : 1 + 2 * count : 2]
+                for number in range(first, last + 1)
+            }
+    if missing:
+        raise cut_short("some of its scans are missing")
 
 
 def _check_restarts(image: bytes, frame: _Frame, header: Sequence[_Segment], scan: _Segment, end: int) -> None:

@@ -23,6 +23,11 @@ MISHAPS = Counter(
     "Messages dropped (QoS 0), unreadable, or taken without their properties.",
     ["pi_id", "mishap"],
 )
+WITHHELD = Counter(
+    "posture_pictures_withheld_total",
+    "Pictures of which nothing was kept: by the setting, or because no head to blur was surely found.",
+    ["pi_id", "reason"],
+)
 IN_WORK = Gauge("posture_images_in_work", "Images taken from the broker and not yet committed.")
 HANDOVERS = Counter(
     "posture_handovers_total",
@@ -33,6 +38,8 @@ BROKER_HEAP = Gauge("posture_broker_heap_bytes", "The broker's memory, as it say
 BROKER_STORED = Gauge("posture_broker_stored_bytes", "Payloads that the broker holds, as it says.")
 BROKER_DROPPED = Gauge("posture_broker_dropped_messages", "Messages that found a queue full since the broker's start.")
 BROKER_CLIENTS = Gauge("posture_broker_clients", "Clients that are connected to the broker.")
+DISK_FREE = Gauge("posture_disk_free_bytes", "Free space of the disk of the annotated pictures.")
+DISK_FLOOR = Gauge("posture_disk_floor_bytes", "Free space below which no image is taken.")
 READY = Gauge("posture_analyzer_ready", "1 while the analyzer takes images.")
 FRAME_AGE = Histogram(
     "posture_frame_age_seconds",

@@ -10,7 +10,6 @@ import hashlib
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from itertools import islice
 from uuid import UUID
 
 from .kinds import kind_of
@@ -20,6 +19,8 @@ _HEAD_BYTES = 65_536
 _START_BYTES = 512
 _SHOWN_BYTES = 24
 _TEXTS_MAX = 8
+_LAYERS = 4
+"""So many wrappings come off, one after the other: base64 of a JSON object with base64 is three."""
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*")
 """How encoded images start; none of these is the start of base64 text that encodes an image."""
 _RAW = rb"\xff\xd8\xff|\x89PNG|RIFF....WEBP|BM....\0\0\0\0"
@@ -30,6 +31,10 @@ _URI = rb"[Dd][Aa][Tt][Aa](?:%3[aA]|:)"
 # What it is wrapped in, and where in that it begins; the repetitions are bounded, or stand at the start.
 _QUOTED = re.compile(rb"\s*(?:[\[{]|[bB]?[\"'])")
 _IN_QUOTES = re.compile(rb"([\"'])\s*(?=" + _URI + rb"|" + _TEXT + rb")")
+_IN_REPR = re.compile(rb"[bB]([\"'])(?=\\x(?:ff\\xd8\\xff|89PNG)|RIFF|BM)")
+_NUMBERS = re.compile(
+    rb"\[\s*(?=(?:255|-1)\s*,\s*(?:216|-40)\s*,|(?:137|-119)\s*,\s*80\s*,|82\s*,\s*73\s*,|66\s*,\s*77\s*,)"
+)
 _FORM = re.compile(rb"\s*[\w.%+\[\]-]{1,64}=")
 _IN_FORM = re.compile(rb"=(?=" + _URI + rb"|" + _TEXT + rb")")
 _HEADERS = re.compile(rb"\s*(?:--[^\r\n]{1,70}\r?\n|HTTP/|(?:POST|PUT) |[A-Za-z-]{1,40}:)")
@@ -53,6 +58,10 @@ _PERCENT = {
 }
 _ESCAPED = {b"/": b"/", b"n": b"", b"r": b"", b"t": b"", b"u002B": b"+", b"u002F": b"/", b"u003D": b"="}
 """What forms and JSON write for the characters of base64 text, for its line ends and for a data URI's own."""
+_BYTES = {str(number).encode(): number & 0xFF for number in range(-128, 256)}
+"""What numbers in JSON stand for; Java's bytes have a sign."""
+_NUMBERS_AT_ONCE = 65_536
+"""Characters of them: as objects they take 20 times as much memory."""
 _WHITE_SPACE = b" \t\r\n"
 _FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
@@ -67,16 +76,25 @@ def decode(payload: bytes, *, max_bytes: int) -> bytes:
     Raises:
         PayloadError: it is empty, nothing that is read, or larger than `max_bytes` when decoded.
     """
-    image = payload if payload.startswith(_MAGIC) else _unwrapped(payload)
-    if not image:
-        raise PayloadError("the payload is empty")
+    image = payload
+    for _ in range(_LAYERS):
+        if image.startswith(_MAGIC):
+            break
+        try:
+            image = _unwrapped(image)
+        except (KeyError, ValueError):
+            raise PayloadError(_refusal(image, wrapped=image is not payload)) from None
+        if not image:
+            raise PayloadError("the payload is empty")
+    if not image.startswith(_MAGIC):
+        raise PayloadError(_refusal(image, wrapped=True))
     if len(image) > max_bytes:
         raise PayloadError(f"the image has {len(image)} bytes, more than the {max_bytes} of POSTURE_MAX_IMAGE_BYTES")
     return image
 
 
 def _unwrapped(payload: bytes) -> bytes:
-    """Return the image in a payload that is text, or begins like text."""
+    """Return what is in a payload that is text, or begins like text; raises KeyError or ValueError."""
     inner = _inside(_utf_8(payload)).lstrip(_WHITE_SPACE)
     if inner.startswith(_MAGIC):
         return inner
@@ -84,12 +102,9 @@ def _unwrapped(payload: bytes) -> bytes:
     start = inner[:_START_BYTES]
     if uri := _DATA_URI.match(start):
         inner = inner[uri.end() :]
-    try:
-        if digits := _HEX.match(start):
-            return bytes.fromhex(inner[digits.end() :].replace(b":", b"").rstrip(b"\0").decode("ascii"))
-        return _base64(inner)
-    except ValueError:
-        raise PayloadError(_refusal(payload)) from None
+    if digits := _HEX.match(start):
+        return bytes.fromhex(inner[digits.end() :].replace(b":", b"").rstrip(b"\0").decode("ascii"))
+    return _base64(inner)
 
 
 def _utf_8(payload: bytes) -> bytes:
@@ -104,10 +119,12 @@ def _inside(text: bytes) -> bytes:
     """Return what stands in quotes (JSON, a repr), in a form's field or behind headers, else the text itself."""
     head = text[:_HEAD_BYTES]
     if _QUOTED.match(head):
-        # A thumbnail may stand beside the image: the longest counts.
-        quoted = [_until(text, found.end(), found[1]) for found in islice(_IN_QUOTES.finditer(head), _TEXTS_MAX)]
-        if quoted:
-            return _plain(max(quoted, key=len), b"\\", _ESCAPED)
+        if quoted := _quoted(text):
+            return _plain(quoted, b"\\", _ESCAPED)
+        if found := _NUMBERS.search(head):
+            return _from_numbers(text, found.end())
+        if found := _IN_REPR.search(head):
+            return codecs.escape_decode(text[found.end() : text.rfind(found[1])])[0]
     elif _FORM.match(head):
         if found := _IN_FORM.search(head):
             return _until(text, found.end(), b"&")
@@ -117,6 +134,37 @@ def _inside(text: bytes) -> bytes:
             return text[found.end() :]
         return _until(text, found.end(), b"\n" + boundary[1]).removesuffix(b"\r")
     return text
+
+
+def _quoted(text: bytes) -> bytes:
+    """Return the text in quotes that is an image; a thumbnail may stand beside it: the longest counts."""
+    longest, place = b"", 0
+    for _ in range(_TEXTS_MAX):
+        found = _IN_QUOTES.search(text, place, place + _HEAD_BYTES)
+        if found is None:
+            break
+        quoted = _until(text, found.end(), found[1])
+        place = found.end() + len(quoted)
+        longest = max(longest, quoted, key=len)
+    # JSON in a text of JSON has its quotes behind backslashes, and its backslashes too.
+    longest = longest.rstrip(b"\\")
+    while b"\\\\" in longest:
+        longest = longest.replace(b"\\\\", b"\\")
+    return longest
+
+
+def _from_numbers(text: bytes, start: int) -> bytes:
+    """Return the bytes of a list of numbers, as Node.js and Java write them; raises KeyError."""
+    end = text.find(b"]", start)
+    end = len(text) if end < 0 else end
+    image = bytearray()
+    while start < end:
+        comma = text.find(b",", start + _NUMBERS_AT_ONCE, end)
+        stop = end if comma < 0 else comma
+        numbers = text[start:stop].translate(None, _WHITE_SPACE).split(b",")
+        image += bytes(map(_BYTES.__getitem__, numbers))
+        start = stop + 1
+    return bytes(image)
 
 
 def _until(text: bytes, start: int, end: bytes) -> bytes:
@@ -140,14 +188,13 @@ def _base64(text: bytes) -> bytes:
     return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
 
 
-def _refusal(payload: bytes) -> str:
-    kind = kind_of(payload)
+def _refusal(content: bytes, *, wrapped: bool) -> str:
+    it, kind = "what the payload holds" if wrapped else "the payload", kind_of(content)
     if kind is None:
-        begins = f"it begins with {payload[:_SHOWN_BYTES]!r}"
-        return f"the payload is neither an encoded image nor base64 text: {begins}"
+        return f"{it} is neither an encoded image nor base64 text: it begins with {content[:_SHOWN_BYTES]!r}"
     if kind == "JSON":
-        return "the payload begins like JSON, and no text in its first 64 KiB is an image in base64"
-    return f"the payload begins like {kind}, which is not read"
+        return f"{it} begins like JSON, and nothing in its first 64 KiB is an image in base64 or in numbers"
+    return f"{it} begins like {kind}, which is not read: send a JPEG, PNG, WebP or BMP image"
 
 
 def image_key(image_id: str | None, topic: str, image: bytes) -> str:

@@ -11,6 +11,7 @@ it and sends it again, and the row's unique key keeps the repeat from counting t
 
 import dataclasses
 import logging
+import math
 import queue
 import threading
 import time
@@ -22,6 +23,7 @@ from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
 
+from posture_common import disk
 from posture_common.mqtt import Connection, Message, PublishRefusedError
 from posture_common.service import FailedError, LastingError, Stop, delays
 from posture_common.settings import ANY_PI
@@ -45,6 +47,10 @@ T = TypeVar("T")
 LARGEST_BATCH = 32
 DRAIN_TIMEOUT_S = 20.0
 HUNG_AFTER_S = 60.0
+
+
+class DiskLowError(Exception):
+    """The disk of the pictures has less free space than it has to keep."""
 
 
 class StoppedError(Exception):
@@ -77,6 +83,8 @@ class Pipeline:
         self._done: queue.Queue[Done | None] = queue.Queue(maxsize=LARGEST_BATCH)
         self._in_work: dict[Key, Work] = {}
         metrics.IN_WORK.set_function(lambda: len(self._in_work))
+        metrics.DISK_FREE.set_function(lambda: room.free if (room := self._room()) else math.nan)
+        metrics.DISK_FLOOR.set_function(lambda: room.floor if (room := self._room()) else math.nan)
         self._lock = threading.Lock()
         self._underway: set[Key] = set()
         self._settled = threading.Condition(self._lock)
@@ -114,6 +122,7 @@ class Pipeline:
                 self._warm.acquire()
         with suppress(StoppedError):
             self._retry(self._check_table)
+            self._retry(self._check_disk)
         if (note := self._dead_letters.note()) is not None:
             log.warning("%s", note)
 
@@ -124,6 +133,7 @@ class Pipeline:
             self._forget_acknowledgements()
         works = [work for work in map(self._read, messages) if work is not None and not self._join(work)]
         with suppress(StoppedError):
+            self._retry(self._check_disk)
             rows = self._retry(lambda: self._known.rows([work.key for work in works])) if works else {}
             for work in works:
                 row, letter = rows.get(work.key), self._dead_letters.find(work.key)
@@ -169,11 +179,24 @@ class Pipeline:
 
     def trouble(self) -> str | None:
         """Say what keeps rows from being committed at the moment, or None."""
-        return "; ".join(tuple(self._troubles.values())) or None
+        # Also before an image comes: nobody should have to send one to learn that there is no room for it.
+        room = self._room()
+        troubles = [trouble for trouble in tuple(self._troubles.values()) if not room or trouble != room.shortage]
+        return "; ".join([*troubles, *([str(room)] if room and room.lacks() else [])]) or None
 
     def note(self) -> str | None:
         """Say which rows wait for a person, though all is well; None where there are none."""
         return self._dead_letters.note()
+
+    def _check_disk(self) -> None:
+        room = self._room()
+        if room and room.lacks():
+            raise DiskLowError(room.shortage)
+
+    def _room(self) -> disk.Room | None:
+        with suppress(OSError):  # Whoever writes there next says why it cannot be asked.
+            return disk.room(self._settings.images_dir, self._settings.disk_floor)
+        return None
 
     def _check_table(self) -> None:
         try:
@@ -380,7 +403,7 @@ class Pipeline:
         for delay in delays():
             try:
                 result = action()
-            except (DatabaseUnavailableError, DeadLettersFullError, OSError) as error:
+            except (DatabaseUnavailableError, DeadLettersFullError, DiskLowError, OSError) as error:
                 trouble = _explain(error)
                 if self._troubles.get(thread) != trouble:
                     log.warning("%s; trying again until it works, no image is lost", trouble)
@@ -410,6 +433,8 @@ def _count(row: Row, analysis: Analysis) -> None:
     metrics.IMAGES.labels(row.pi_id, row.posture_status).inc()
     began = frame_began(captured=row.captured_time, received=row.received_time, clock_suspect=row.clock_suspect)
     metrics.FRAME_AGE.observe(max(0.0, (datetime.now(UTC) - began).total_seconds()))
+    if analysis.withheld is not None:
+        metrics.WITHHELD.labels(row.pi_id, analysis.withheld.reason).inc()
     if analysis.inference_ms is not None:
         metrics.INFERENCE.observe(analysis.inference_ms / 1e3)
 
@@ -418,7 +443,7 @@ def _rounded(number: float | None) -> float | None:
     return None if number is None else round(number, 2)
 
 
-def _explain(error: DatabaseUnavailableError | DeadLettersFullError | OSError) -> str:
+def _explain(error: DatabaseUnavailableError | DeadLettersFullError | DiskLowError | OSError) -> str:
     if isinstance(error, OSError):
         return f"cannot write {error.filename or 'the annotated picture'}: {error.strerror}"
     return str(error)

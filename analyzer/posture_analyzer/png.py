@@ -99,8 +99,9 @@ def _text(keyword: bytes, kind: bytes, rest: bytes) -> bytes:
             return b""
     if keyword.startswith(b"Raw profile"):
         try:
-            # Its name, its length, and then the profile in hexadecimal digits.
-            return bytes.fromhex(b"".join(rest[:MAX_TEXT].split()[2:]).decode("ascii"))
+            # A line with its name, one with its length, and then the profile in hexadecimal digits.
+            _, _, digits = rest[:MAX_TEXT].lstrip().split(b"\n", 2)
+            return bytes.fromhex(digits.decode("ascii"))
         except ValueError:
             return b""
     return rest

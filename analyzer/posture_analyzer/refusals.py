@@ -20,8 +20,10 @@ REMEDIES = {
 """What to do about these states of a statement, none of which waiting cures."""
 PASSING_CLASSES = frozenset({"08", "0B", "25", "26", "2D", "3B", "40", "53", "55", "57", "58", "72", "F0", "HV", "XX"})
 """Of SQLSTATE: the connection, the transaction, the server's resources or its operator. Here waiting helps."""
-FAILED_CLASS = "XX"
-"""Of SQLSTATE: internal errors, and what an extension's trigger or type says that does not name its own."""
+FAILED_CLASSES = frozenset({"HV", "XX"})
+"""Of SQLSTATE: foreign tables' and internal errors, and what an extension's trigger or type says that names no own."""
+SLOW = "57014"
+"""A statement that was cancelled for its time. Waiting for a lock has a state of its own."""
 LASTING_CLASSES = frozenset({"0A", "28", "3D", "3F", "42"})
 """Of SQLSTATE: the table, our right to it, the user. All others are about the values of a row."""
 KEY_STATES = frozenset({"23503", "23505"})

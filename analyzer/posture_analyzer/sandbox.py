@@ -19,6 +19,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -29,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
 from . import picture
 from .angles import Landmarks, Posture
 from .pipe import Pipe
+from .privacy import Backdrop
 
 BYTES_PER_PIXEL = 15
 """Most that a picture asks for, for each of its pixels, while it is decoded, turned and encoded (docs/bench.md)."""
@@ -122,14 +124,17 @@ class Sandbox:
         answer, _ = self._ask("decoding", limit_s, image, rotate=rotate)
         return np.frombuffer(self._shared, np.uint8, math.prod(answer.shape)).reshape(answer.shape)
 
-    def annotate(self, landmarks: Landmarks | None, posture: Posture) -> bytes:
-        """Draw on the picture opened last and return it as JPEG; `landmarks` are in pixels of what `open` returned.
+    def annotate(self, looks: Sequence[Landmarks], posture: Posture, *, backdrop: Backdrop = "picture") -> bytes:
+        """Draw on what `backdrop` leaves of the picture opened last and return it as JPEG.
+
+        The first look's skeleton is drawn; they are in pixels of what `open` returned.
 
         Raises:
             EndedError: as `open` does.
         """
-        points = None if landmarks is None else landmarks.tolist()
-        return bytes(self._ask("drawing", DRAW_CPU_S, points=points, posture=asdict(posture))[1])
+        points = [landmarks.tolist() for landmarks in looks]
+        answer = self._ask("drawing", DRAW_CPU_S, looks=points, posture=asdict(posture), backdrop=backdrop)
+        return bytes(answer[1])
 
     def await_start(self) -> None:
         """Wait until the process is ready for a picture.

@@ -23,6 +23,7 @@ from . import heap, picture
 from .angles import Posture
 from .annotate import annotate
 from .pipe import Pipe
+from .privacy import Backdrop
 
 _NO_MEMORY = "decoding it takes more memory than a picture of POSTURE_MAX_PIXELS does"
 
@@ -47,17 +48,15 @@ class Desk:
         return {"shape": small.shape}, b""
 
     def annotate(
-        self, _: bytes, *, points: Sequence[Sequence[float]] | None, posture: dict[str, Any]
+        self, _: bytes, *, looks: Sequence[Sequence[Sequence[float]]], posture: dict[str, Any], backdrop: Backdrop
     ) -> tuple[dict[str, Any], bytes]:
         """Draw on the picture that is kept and let go of it; return the JPEG."""
         if self._pixels is None:
             raise picture.UndecodableError("no picture is open")
         pixels, self._pixels = self._pixels, None
-        landmarks = None
-        if points is not None:
-            width, height = self._small_size
-            landmarks = np.array(points) * (pixels.shape[1] / width, pixels.shape[0] / height, 1)
-        annotate(pixels, landmarks, Posture(**posture))
+        width, height = self._small_size
+        scale = (pixels.shape[1] / width, pixels.shape[0] / height, 1)
+        annotate(pixels, [np.array(points) * scale for points in looks], Posture(**posture), backdrop=backdrop)
         return {}, picture.to_jpeg(pixels, quality=self._jpeg_quality)
 
 

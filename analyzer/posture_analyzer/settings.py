@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import parse_qsl
 
 import psycopg
+from posture_common.disk import DEFAULT_FLOOR, FloorSetting
 from posture_common.settings import ANY_PI, MAX_IMAGE_BYTES, EnvironmentSettings, ImageBytes, Port, Settings, pi_id
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import Conninfo
@@ -30,6 +31,8 @@ class AnalysisSettings(EnvironmentSettings):
     body_threshold: Degrees = 10.0
     max_image_bytes: ImageBytes = MAX_IMAGE_BYTES
     max_pixels: Annotated[int, Field(gt=0)] = 4096 * 4096
+    pictures: Literal["all", "uncertain", "skeleton", "none"] = "all"
+    blur_faces: bool = False
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 85
 
     @model_validator(mode="after")
@@ -40,6 +43,14 @@ class AnalysisSettings(EnvironmentSettings):
                 "only the full model comes with the program"
             )
         return self
+
+
+class PruneSettings(EnvironmentSettings):
+    """What is kept of pictures and dead letters; 0 days are for ever."""
+
+    images_dir: Path = Path("/var/lib/posture/images")
+    images_keep_days: Annotated[int, Field(ge=0)] = 30
+    images_keep_bytes: Annotated[int, Field(gt=0)] | None = None
 
 
 class AnalyzerSettings(AnalysisSettings, Settings):
@@ -59,6 +70,7 @@ class AnalyzerSettings(AnalysisSettings, Settings):
     epoch: Annotated[int, Field(ge=1)] | None = None
     workers: Annotated[int, Field(ge=1, le=64)] = 2
     images_dir: Path = Path("/var/lib/posture/images")
+    disk_floor: FloorSetting = DEFAULT_FLOOR
     http_port: Port = 9310
 
     database_url: SecretStr | None = None

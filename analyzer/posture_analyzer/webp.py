@@ -20,7 +20,7 @@ none: the decoder goes on for 64 bits, and these may happen to mean a copy of th
 SMALLEST = 32
 """OpenCV looks at so many bytes, which a picture of one colour does not have."""
 
-_ANIMATION = 0x02
+_ANIMATION, _HAS_XMP, _HAS_EXIF = 0x02, 0x04, 0x08
 _LOSSY_START = b"\x9d\x01\x2a"
 _LOSSLESS_START = 0x2F
 
@@ -33,7 +33,8 @@ def parse(image: bytes) -> Encoded:
     """
     chunks = _chunks(image)
     extended = chunks.get(b"VP8X")
-    if extended and extended[0] & _ANIMATION:
+    flags = extended[0] if extended else 0
+    if flags & _ANIMATION:
         raise UndecodableError("an animated WebP is not supported")
     kind = next((kind for kind in (b"VP8 ", b"VP8L") if kind in chunks), None)
     if kind is None:
@@ -47,7 +48,11 @@ def parse(image: bytes) -> Encoded:
         width,
         height,
         _simple(kind, body),
-        orientation.find([chunks.get(b"EXIF", b"")], [chunks.get(b"XMP ", b"")]),
+        # Viewers look for metadata only where the header says that there are any.
+        orientation.find(
+            [chunks.get(b"EXIF", b"")] if flags & _HAS_EXIF else [],
+            [chunks.get(b"XMP ", b"")] if flags & _HAS_XMP else [],
+        ),
         _simple(kind, body[:-TOO_LITTLE]),
     )
 

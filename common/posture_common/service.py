@@ -1,4 +1,7 @@
-"""The life of a service around its work: log lines, the stop signal, and /metrics, /healthz, /readyz on one port."""
+"""The life of a service around its work: log lines, the stop signal, and how it stands.
+
+That is told on one port (/metrics, /healthz, /readyz), and to systemd (notify.py).
+"""
 
 import logging
 import os
@@ -16,6 +19,9 @@ from waitress.channel import HTTPChannel
 from waitress.server import TcpWSGIServer
 from waitress.task import WSGITask
 from waitress.wasyncore import close_all
+
+from .log_lines import collapse
+from .notify import heartbeat
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -41,10 +47,11 @@ class FailedError(Exception):
 
 
 def set_up_logging(level: str) -> None:
-    """Log one line an event to standard error: time, level, module, text."""
+    """Log one line an event to standard error: time, level, module, text; of many of a kind only the first ones."""
     logging.basicConfig(
         level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
+    collapse(logging.getLogger().handlers[0])
 
 
 class Stop:
@@ -168,7 +175,7 @@ def status_server(
     ready: Callable[[], str | None],
     note: Callable[[], str | None] = lambda: None,
 ) -> Iterator[None]:
-    """Serve /metrics, /healthz and /readyz while the block runs.
+    """Serve /metrics, /healthz and /readyz while the block runs, and tell systemd what the latter two say.
 
     `alive` and `ready` say what is wrong (answered as 503 with that text) or None; `note` says what a person should
     know although the program is ready, or None. Raises `LastingError` where the port cannot be had.
@@ -190,7 +197,8 @@ def status_server(
     thread = threading.Thread(target=server.run, name="http", daemon=True)
     thread.start()
     try:
-        yield
+        with heartbeat(alive, ready):
+            yield
     finally:
         # Its workers first: they wake the loop through a pipe that the loop closes.
         server.task_dispatcher.shutdown()

@@ -14,6 +14,8 @@ PART_OF = {"app.kubernetes.io/part-of": "posture-edge"}
 ANALYZER = {**PART_OF, "app.kubernetes.io/name": "posture-analyzer"}
 STREAM_LABEL, EPOCH_LABEL = "posture.edge/stream", "posture.edge/epoch"
 TEMPLATE_NAME, TEMPLATE_KEY = "posture-job", "posture-job.yaml"
+STREAM_PLACEHOLDER = "$(POSTURE_STREAM)"
+"""Where the template says this in its pod, the stream's name stands: in the name of its Secret, and of its account."""
 _CONTAINER = "analyzer"
 
 
@@ -29,8 +31,9 @@ def job_name(stream: str, epoch: int) -> str:
 def render(template: Any, *, stream: str, epoch: int, node: str) -> Object:
     """Return the Job that analyses the stream on that node, with its name, labels, node and variables filled in.
 
-    Whatever else the template says stays. A name, namespace or choice of nodes of its own gives way, and so do restarts
-    and copies: one analyzer has an epoch, and one that ended is replaced by the next. Raises TemplateError.
+    Whatever else the template says stays, with the stream's name for `STREAM_PLACEHOLDER`. A name, namespace or choice
+    of nodes of its own gives way, and so do restarts and copies: one analyzer has an epoch, and one that ended is
+    replaced by the next. Raises TemplateError.
     """
     if not isinstance(template, Mapping) or template.get("kind") != "Job":
         raise TemplateError(f"{_where()} holds no Job")
@@ -41,6 +44,7 @@ def render(template: Any, *, stream: str, epoch: int, node: str) -> Object:
     metadata["name"] = job_name(stream, epoch)
     _child(metadata, "labels").update(labels)
     pod = _pod_spec(job)
+    pod.update(_named(pod, stream))
     _child(_child(job["spec"]["template"], "metadata"), "labels").update(labels)
     _drop(metadata, "namespace", "generateName")
     _drop(job["spec"], "parallelism", "completions", "completionMode", "suspend")
@@ -59,6 +63,14 @@ def render(template: Any, *, stream: str, epoch: int, node: str) -> Object:
 def _with(variables: Iterable[Mapping[str, Any]], values: Mapping[str, str]) -> list[Object]:
     others = [dict(each) for each in variables if each.get("name") not in values]
     return [*others, *({"name": name, "value": value} for name, value in values.items())]
+
+
+def _named(value: Any, stream: str) -> Any:
+    if isinstance(value, str):
+        return value.replace(STREAM_PLACEHOLDER, stream)
+    if isinstance(value, list):
+        return [_named(each, stream) for each in value]
+    return {key: _named(each, stream) for key, each in value.items()} if isinstance(value, dict) else value
 
 
 def _drop(parent: Object, *keys: str) -> None:

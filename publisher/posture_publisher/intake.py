@@ -10,7 +10,7 @@ from . import metrics
 from .backoff import Backoff
 from .camera import Camera, CameraError
 from .outbox import Outbox
-from .spool import Picture, SpoolFullError, is_full_disk
+from .spool import DiskLowError, Picture, SpoolFullError, is_full_disk
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +20,8 @@ IDLE_SHARE = 9.0
 """How many times as long as asking took the pause is at least: a directory of 100,000 files takes a while."""
 NO_ROOM_S = 0.25
 """How often a picture that waits for room in the spool tries again."""
+HUNG_AFTER_S = 60.0
+"""How long a camera may take to open, or to give a picture; its own time limits are shorter."""
 CATCH_UP_S = 1.0
 """How far a replay may lag behind its interval and still make up for it."""
 
@@ -50,26 +52,38 @@ class Intake:
         self._stop = stop
         self._opening = Backoff(log)
         self._storing = Backoff(log)
+        self._asked_at: float | None = None
 
     @property
     def problem(self) -> str | None:
         """What is wrong now: with the camera, or with the disk."""
         return self._opening.problem or self._storing.problem
 
+    def alive(self) -> str | None:
+        """Say that the camera's driver hangs, or None."""
+        asked_at = self._asked_at
+        if asked_at is None or (since := time.monotonic() - asked_at) <= HUNG_AFTER_S:
+            return None
+        return f"the camera has not answered for {since:.0f} s"
+
     def run(self) -> None:
         """Take pictures until the stop; raises LastingError where the camera can never be had."""
         while not self._stop.requested:
+            self._asked_at = time.monotonic()
             try:
                 with self._camera as camera:
+                    self._asked_at = None
                     self._take_from(camera)
             except CameraError as error:
+                self._asked_at = None
                 self._stop.wait(self._opening.failed(str(error)))
 
     def _take_from(self, camera: Camera) -> None:
         due = time.monotonic()
         while not self._stop.requested:
-            asked = time.monotonic()
+            asked = self._asked_at = time.monotonic()
             picture = camera.take()
+            self._asked_at = None
             took_s = time.monotonic() - asked
             if self._opening.worked():
                 log.info("there are pictures again")
@@ -93,10 +107,10 @@ class Intake:
         while not self._stop.requested:
             try:
                 if camera.live:
-                    given_up = self._outbox.put_in_place_of_oldest(picture)
+                    gave_up = self._outbox.put_in_place_of_oldest(picture)
                 else:
                     self._outbox.put(picture)
-                    given_up = 0
+                    gave_up = None
             except SpoolFullError as error:
                 self._storing.failed(str(error), then="waiting until images are confirmed")
                 self._stop.wait(NO_ROOM_S)
@@ -110,11 +124,12 @@ class Intake:
                 self._stop.wait(self._storing.failed(problem))
             else:
                 camera.spooled()
-                self._tell(given_up)
+                self._tell(gave_up)
                 return
 
-    def _tell(self, given_up: int) -> None:
-        if given_up:
-            self._storing.failed("the spool is full (POSTURE_SPOOL_MAX_BYTES)", then="the oldest images are given up")
+    def _tell(self, gave_up: SpoolFullError | None) -> None:
+        if gave_up:
+            full = str(gave_up) if isinstance(gave_up, DiskLowError) else "the spool is full (POSTURE_SPOOL_MAX_BYTES)"
+            self._storing.failed(full, then="the oldest images are given up")
         elif self._storing.worked():
             log.info("pictures are spooled again")

@@ -42,26 +42,26 @@ class Outbox:
             self._delivery.add(entry)
             self._changed.notify_all()
 
-    def put_in_place_of_oldest(self, picture: Picture) -> int:
-        """The same, giving up the oldest images where there is no room; return how many were.
+    def put_in_place_of_oldest(self, picture: Picture) -> SpoolFullError | None:
+        """The same, giving up the oldest images where there is no room; return why any were, None where none was.
 
         Raises:
             OSError: the disk takes no picture or frees none.
         """
-        given_up = 0
+        why = None
         while True:
             try:
                 self.put(picture)
-            except SpoolFullError:
+            except SpoolFullError as error:
                 oldest = self._spool.oldest()
                 if oldest is None:
                     raise
                 self._spool.remove(oldest.image_id)
                 self.forget(oldest.image_id)
                 metrics.DROPPED.labels(reason="spool_full").inc()
-                given_up += 1
+                why = error
             else:
-                return given_up
+                return why
 
     def read(self, entry: Entry) -> Picture:
         """Return a spooled picture; raises what `Spool.read` raises."""

@@ -41,7 +41,9 @@ def run(settings: PublisherSettings, stop: Stop) -> None:
         LastingError: only a person can help.
         OSError: the spool cannot be opened for now.
     """
-    with Spool(settings.spool_dir, max_bytes=settings.spool_max_bytes, pi_id=settings.pi_id) as spool:
+    with Spool(
+        settings.spool_dir, max_bytes=settings.spool_max_bytes, pi_id=settings.pi_id, floor=settings.disk_floor
+    ) as spool:
         delivery = Delivery(
             window=settings.window,
             confirm_timeout=settings.confirm_timeout,
@@ -69,7 +71,7 @@ def run(settings: PublisherSettings, stop: Stop) -> None:
         with status_server(
             settings.http_host,
             settings.http_port,
-            alive=lambda: None,
+            alive=intake.alive,
             ready=lambda: uplink.problem or intake.problem,
         ):
             _run_threads({"camera": intake.run, "connection": uplink.run}, stop)

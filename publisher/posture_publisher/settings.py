@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
+from posture_common.disk import DEFAULT_FLOOR, FloorSetting
 from posture_common.settings import MAX_IMAGE_BYTES, ImageBytes, PiId, Port, Settings
 from pydantic import AfterValidator, Field
 
@@ -36,6 +37,7 @@ class PublisherSettings(Settings):
     interval: Seconds = 1.0
     encoding: Literal["base64", "raw"] = "base64"
     spool_dir: Path = Path("/var/lib/posture/spool")
+    disk_floor: FloorSetting = DEFAULT_FLOOR
     spool_max_bytes: Annotated[int, Field(ge=1)] = 1024**3
     max_image_bytes: ImageBytes = MAX_IMAGE_BYTES
     window: Annotated[int, Field(ge=1)] = 100

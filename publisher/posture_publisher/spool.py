@@ -25,6 +25,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from posture_common import disk
+from posture_common.disk import Floor
 from posture_common.service import LastingError
 
 _OWNER = "pi_id"
@@ -65,6 +67,10 @@ class SpoolFullError(Exception):
     """The image does not fit beside what is spooled."""
 
 
+class DiskLowError(SpoolFullError):
+    """The disk is under its floor, and the image would make the spool grow."""
+
+
 class DamagedError(Exception):
     """The file of a spooled image is not what was written."""
 
@@ -76,16 +82,20 @@ class Spool:
         directory: made if it is missing.
         max_bytes: bound of the sum of all image files.
         pi_id: whose images they are; a directory that names nobody, or holds no image, becomes this Pi's.
+        floor: free space of the disk under which the spool grows no more. One image has room all the same, so that
+            images go on through it: what fills the disk may be somebody else's.
 
     Raises:
         LastingError: the directory cannot be used, another publisher uses it, or it holds another Pi's images.
         OSError: the disk is full.
     """
 
-    def __init__(self, directory: Path, *, max_bytes: int, pi_id: str) -> None:
+    def __init__(self, directory: Path, *, max_bytes: int, pi_id: str, floor: Floor | None = None) -> None:
         self._directory = directory
         self._max_bytes = max_bytes
         self._pi_id = pi_id
+        self._floor = floor
+        self._grown_to: int | None = None  # while the disk is under its floor
         self._entries: dict[str, Entry] = {}  # oldest first
         self._bytes = 0
         self._last_seq = 0
@@ -140,7 +150,7 @@ class Spool:
         """Write the image to the disk; when this returns, it survives a power cut. One that is here already stays.
 
         Raises:
-            SpoolFullError: it does not fit; nothing was changed.
+            SpoolFullError: it does not fit, in the spool or on the disk; nothing was changed.
             OSError: it could not be written; nothing was changed.
         """
         header = {
@@ -163,6 +173,7 @@ class Spool:
                     f"the spool {self._directory} holds {len(self._entries)} images, {self._bytes} of "
                     f"{self._max_bytes} bytes (POSTURE_SPOOL_MAX_BYTES)"
                 )
+            self._check_disk(size)
             seq = self._last_seq + 1
         # Written without the lock: a slow disk must not keep confirmed images from being freed. One thread puts.
         path = self._directory / f"{seq:012d}-{picture.image_id}.image"
@@ -209,6 +220,17 @@ class Spool:
             )
         except (ValueError, KeyError, TypeError):
             raise DamagedError(f"{self._directory / entry.name}: its first line is not what was written") from None
+
+    def _check_disk(self, size: int) -> None:
+        """Raise DiskLowError where the disk is under its floor and the spool would grow."""
+        room = disk.room(self._directory, self._floor) if self._floor else None
+        if room is None or not room.lacks(size):
+            self._grown_to = None
+            return
+        if self._grown_to is None:
+            self._grown_to = self._bytes
+        if self._entries and self._bytes + size > self._grown_to:
+            raise DiskLowError(room.shortage)
 
     def remove(self, image_id: str) -> bool:
         """Free an image; return whether it was there. After a power cut it may be back: it is then sent once more.

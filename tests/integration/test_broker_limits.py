@@ -1,20 +1,16 @@
 """The broker as the role sets it up: one Pi fills its own queue, which is small, and a wrong password costs little."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from posture_common.mqtt import Broker as Address
-from posture_common.mqtt import Connection, PublishRefusedError
-from posture_common.service import LastingError
+from posture_common.mqtt import Connection
 
-from tests.support.brokers import Broker
 from tests.support.cameras import left_in_session, open_session
-from tests.support.limits import MIB, ROLE, LimitedBroker, limits
+from tests.support.limits import MIB, LimitedBroker, limits
 from tests.support.mosquitto import Mosquitto
 from tests.support.odd import Block, Stranger
-from tests.support.plays import Task, run_play
 from tests.support.waiting import wait_until
 
 
@@ -65,69 +61,3 @@ def test_messages_without_a_payload_fill_no_more_of_a_queue_than_others(limited:
             stranger.throw("images/pi1", b"", properties=Block(b""), qos=1, retain=False)
         stranger.wait()
     assert left_in_session(limited, "pi1") <= 20_000 + 20, "those in flight come on top"
-
-
-def users_of(directory: Path, *, analyzer: str = "", pi: str = "") -> dict[str, str]:
-    """Return what the role writes into the password file, by user; a password that is not given is generated."""
-    secrets = directory / "secrets"
-    secrets.mkdir()
-    for user in ("pi1", "posture-analyzer"):
-        (secrets / f"mqtt-{user}.txt").write_text(f"{user}-generated")
-    path = directory / "users"
-    write: Task = {
-        "ansible.builtin.template": {"src": str(ROLE / "templates/users.j2"), "dest": str(path), "mode": "0600"},
-        "vars": {
-            "posture_secrets_dir": str(secrets),
-            "__common_secrets": {"analyzer": f"{secrets}/mqtt-posture-analyzer.txt"},
-            "__common_kubernetes": False,
-            "__common_pis": ["localhost"],
-            "__common_pi_ids": ["pi1"],
-            "posture_mqtt_analyzer_password": analyzer
-            or "{{ lookup('ansible.builtin.file', __common_secrets.analyzer) }}",
-            "posture_camera_passwords": {"desk-7": "desk-7-given"},
-        },
-    }
-    ran = run_play(directory, [{"ansible.builtin.set_fact": {"posture_pi_password": pi}}, write])
-    assert ran.returncode == 0, ran.stdout
-    return dict(line.split(":", 1) for line in path.read_text().splitlines())
-
-
-@pytest.mark.parametrize(
-    ("given", "generated"),
-    [({}, {"posture-analyzer", "pi1"}), ({"pi": "mine"}, {"posture-analyzer"}), ({"analyzer": "mine"}, {"pi1"})],
-)
-def test_generated_passwords_alone_are_cheap_to_check(
-    tmp_path: Path, given: dict[str, str], generated: set[str]
-) -> None:
-    lines = users_of(tmp_path, **given)
-    assert set(lines) == {"posture-analyzer", "pi1", "desk-7"}
-    assert {user for user, line in lines.items() if line.startswith("$7$101$")} == generated
-    assert {user for user, line in lines.items() if line.startswith("$7$10000$")} == set(lines) - generated
-
-
-def test_the_broker_lets_both_kinds_in(broker: Broker, tmp_path: Path) -> None:
-    lines = users_of(tmp_path)
-    broker.stop()
-    (tmp_path / "broker/passwords").write_text("".join(f"{user}:{line}\n" for user, line in lines.items()))
-    broker.start()
-    for user, password in {"pi1": "pi1-generated", "desk-7": "desk-7-given"}.items():
-        address = Address(host="127.0.0.1", port=broker.port, user=user, password=password)
-        with Connection(address, client_id=user):
-            pass
-        with pytest.raises(LastingError), Connection(replace(address, password=f"{password}."), client_id=user):
-            pass
-
-
-def test_the_analyzers_may_write_states_only_and_read_the_brokers_own_figures(broker: Broker) -> None:
-    address = Address(
-        host="127.0.0.1", port=broker.port, user="posture-analyzer", password=broker.passwords["posture-analyzer"]
-    )
-    with Connection(address, client_id="a", topics=["$SYS/broker/heap/current"]) as connection:
-        assert int(next(connection.batches(1))[0].payload) > 0
-        connection.publish("posture/streams/pi1/4/status", "x").result(timeout=5)
-    for topic in ("posture/streams/pi1/assignment", "posture/offloader/status", "images/pi1"):
-        with (
-            Connection(address, client_id="a") as connection,
-            pytest.raises(PublishRefusedError, match="Not authorized"),
-        ):
-            connection.publish(topic, "x").result(timeout=5)

@@ -41,7 +41,7 @@ def test_a_refused_password_at_the_broker_and_no_permission_on_the_directory(
     wrapper = unwritable(tmp_path / "images")
     failed = failures(broker, database, tmp_path, wrapper=wrapper, MQTT_PASSWORD=WRONG)
     assert failed.keys() == {"broker", "images"}
-    assert f"broker 127.0.0.1:{broker.port} refuses user 'posture-analyzer'" in failed["broker"]
+    assert f"broker 127.0.0.1:{broker.port} refuses user 'posture-analyzer-pi1'" in failed["broker"]
     assert "check the password" in failed["broker"]
     assert f"cannot write to {tmp_path / 'images'} as user id" in failed["images"]
     assert "Permission denied; make the directory, give it that owner" in failed["images"]

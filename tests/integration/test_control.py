@@ -13,13 +13,12 @@ from posture_analyzer.settings import AnalyzerSettings
 from posture_common.epochs import State
 from posture_common.service import LastingError, Stop
 
-from tests.support import brokers
-from tests.support.brokers import Broker
+from tests.support.brokers import Broker, analyzer_user
 from tests.support.handovers import STREAM, Assigner
 from tests.support.mosquitto import NEW, OLD, Mosquitto
 from tests.support.waiting import wait_until
 
-ACCESS = "topic read posture/streams/#\ntopic write posture/streams/+/+/status\ntopic write posture/streams/+/trial\n"
+USER = analyzer_user(STREAM)
 
 
 def settings(broker: Broker, **more: str) -> AnalyzerSettings:
@@ -30,8 +29,8 @@ def settings(broker: Broker, **more: str) -> AnalyzerSettings:
             "POSTURE_EPOCH": "4",
             "POSTURE_MQTT_HOST": "127.0.0.1",
             "POSTURE_MQTT_PORT": str(broker.port),
-            "POSTURE_MQTT_USER": "posture-analyzer",
-            "POSTURE_MQTT_PASSWORD": broker.passwords["posture-analyzer"],
+            "POSTURE_MQTT_USER": USER,
+            "POSTURE_MQTT_PASSWORD": broker.passwords[USER],
             "SUPABASE_HOST": "nowhere",
         }
         | more
@@ -56,12 +55,11 @@ def waiting(held: EpochControl) -> Iterator[list[bool]]:
 
 
 @contextmanager
-def broker_with(
-    mosquitto: Mosquitto, directory: Path, monkeypatch: pytest.MonkeyPatch, access: str
-) -> Iterator[Broker]:
-    """Start a broker that gives the analyzers this access to the streams' topics."""
-    monkeypatch.setattr(brokers, "ACL", brokers.ACL.replace(ACCESS, access, 1))
-    with Broker(mosquitto, directory / "broker", pis=()) as broker:
+def broker_without(mosquitto: Mosquitto, directory: Path, right: str, topic: str) -> Iterator[Broker]:
+    """Start a broker that does not give the analyzers this right."""
+    broker = Broker(mosquitto, directory / "broker", pis=(STREAM,))
+    broker.deny(USER, right, topic)
+    with broker:
         yield broker
 
 
@@ -145,7 +143,7 @@ def test_an_access_list_that_does_not_let_us_read_is_named(
     monkeypatch.setattr(control, "ECHO_TIMEOUT_S", 0.3)
     stop = Stop()
     with (
-        broker_with(mosquittos[which], tmp_path, monkeypatch, "topic write posture/streams/#\n") as broker,
+        broker_without(mosquittos[which], tmp_path, "publishClientReceive", f"posture/streams/{STREAM}/#") as broker,
         EpochControl(settings(broker), 4, stop) as held,
         waiting(held) as answers,
     ):
@@ -156,12 +154,27 @@ def test_an_access_list_that_does_not_let_us_read_is_named(
 
 @pytest.mark.parametrize("which", [OLD, NEW])
 def test_an_access_list_that_does_not_let_us_write_ends_it(
-    mosquittos: dict[str, Mosquitto], which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mosquittos: dict[str, Mosquitto], which: str, tmp_path: Path
 ) -> None:
     stop = Stop()
     with (
-        broker_with(mosquittos[which], tmp_path, monkeypatch, "topic read posture/streams/#\n") as broker,
+        broker_without(
+            mosquittos[which], tmp_path, "publishClientSend", f"posture/streams/{STREAM}/+/status"
+        ) as broker,
         pytest.raises(LastingError, match=r"may not write to posture/streams/pi1/4/status.*access list"),
+        EpochControl(settings(broker), 4, stop),
+    ):
+        assert stop.wait(10)
+
+
+@pytest.mark.parametrize("which", [OLD, NEW])
+def test_an_access_list_that_does_not_let_us_subscribe_is_named(
+    mosquittos: dict[str, Mosquitto], which: str, tmp_path: Path
+) -> None:
+    stop = Stop()
+    with (
+        broker_without(mosquittos[which], tmp_path, "subscribePattern", f"posture/streams/{STREAM}/#") as broker,
+        pytest.raises(LastingError, match=r"refuses user 'posture-analyzer-pi1'.*access list"),
         EpochControl(settings(broker), 4, stop),
     ):
         assert stop.wait(10)

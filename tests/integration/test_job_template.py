@@ -21,7 +21,7 @@ MB = 2**20
 GROUPS = ("broker", "database", "home", "metrics", "offloader")
 IMAGES = {"analyzer": f"registry.example:5000/posture@sha256:{64 * 'a'}", "offloader": "x"}
 SECRETS = {
-    "posture_mqtt_analyzer_password": SECRET,
+    "posture_mqtt_analyzer_passwords": {"all": SECRET},
     "posture_database_password": SECRET,
     "posture_registry_password": SECRET,
 }
@@ -39,6 +39,15 @@ def rendered(directory: Path, **variables: Any) -> Object:
     assert SECRET not in ran.stdout + ran.stderr + text.read_text()
     job: Object = yaml.safe_load(text.read_text())
     return job
+
+
+def test_the_digest_of_its_secrets_cannot_be_computed_from_a_guess(tmp_path: Path) -> None:
+    """Whoever may read Jobs sees it, and a password that somebody chose may be short."""
+    digests = [
+        rendered(tmp_path / name, __common_fingerprint=fingerprint)["spec"]["template"]["metadata"]["annotations"]
+        for name, fingerprint in (("first", "a"), ("again", "a"), ("other", "b"))
+    ]
+    assert digests[0] == digests[1] != digests[2]
 
 
 def pod(job: Object) -> Object:
@@ -60,7 +69,7 @@ def test_the_job_is_one_that_the_offloader_fills_in(tmp_path: Path) -> None:
         "POSTURE_NODE": "agx",
         "POSTURE_MQTT_HOST": "10.0.0.1",
         "POSTURE_MQTT_PORT": "1883",
-        "POSTURE_MQTT_USER": "posture-analyzer",
+        "POSTURE_MQTT_USER": "posture-analyzer-pi1",
         "POSTURE_MQTT_PASSWORD_FILE": "/run/posture/secrets/mqtt-password",
         "POSTURE_DATABASE_URL_FILE": "/run/posture/secrets/database-url",
         "POSTURE_IMAGES_DIR": "/app/analyzed_images",
@@ -74,11 +83,15 @@ def test_the_job_is_one_that_the_offloader_fills_in(tmp_path: Path) -> None:
         "POSTURE_MAX_IMAGE_BYTES": "20971520",
         "POSTURE_MAX_PIXELS": "16777216",
         "POSTURE_JPEG_QUALITY": "85",
+        "POSTURE_PICTURES": "all",
+        "POSTURE_BLUR_FACES": "false",
+        "POSTURE_DISK_FLOOR": "5% or 2GB",
         "POSTURE_LOG_LEVEL": "INFO",
     }
     assert pod(job)["containers"][0]["image"] == IMAGES["analyzer"]
     assert pod(job)["imagePullSecrets"] == [{"name": "posture-registry"}]
-    volumes = {volume.pop("name"): volume for volume in pod(job)["volumes"]}
+    volumes = {volume.pop("name"): volume for volume in pod(filled)["volumes"]}
+    assert volumes["secrets"] == {"secret": {"secretName": "posture-analyzer-pi1", "defaultMode": 288}}
     assert volumes["pictures"] == {"hostPath": {"path": "/var/lib/posture/images", "type": "Directory"}}
     assert {mount["name"] for mount in pod(job)["containers"][0]["volumeMounts"]} == set(volumes)
 

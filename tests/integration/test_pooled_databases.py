@@ -62,7 +62,7 @@ def test_a_locked_table_does_not_hold_us_for_ever(pooled: Database, monkeypatch:
     analyzers = AnalyzersDatabase(pooled.url)
     with psycopg.connect(pooled.owner_url) as owner:
         owner.execute("LOCK TABLE posture_results IN EXCLUSIVE MODE")
-        with pytest.raises(DatabaseUnavailableError, match="canceling statement due to statement timeout"):
+        with pytest.raises(DatabaseUnavailableError, match="canceling statement due to lock timeout"):
             analyzers.insert([row("a")])
     assert len(analyzers.insert([row("a")]).new) == 1
     analyzers.close()

@@ -51,6 +51,19 @@ def test_cameras_outside_the_inventory_need_right_ids_and_no_pis(tmp_path: Path)
     assert SECRET not in ran.stdout + ran.stderr
 
 
+def test_readers_have_names_of_their_own(tmp_path: Path) -> None:
+    def preflight(reader: str) -> Task:
+        variables = {"posture_mqtt_readers": [reader], "__common_pi_ids": ["pi1"]}
+        return role("broker", PORTS | variables, tasks_from="preflight")
+
+    names = ("board_1", "pi1", "posture-offloader", "bo/ard", "")
+    run_play(tmp_path, refusals(tmp_path, {name: preflight(name) for name in names}), groups=["broker", "database"])
+    said = refused(tmp_path)
+    assert said.pop("board_1") is None
+    for name, message in said.items():
+        assert (message or "").startswith(f"posture_mqtt_readers ({name}) needs names"), (name, message)
+
+
 def _kubernetes(tmp_path: Path, groups: list[str], **variables: str) -> str:
     """Return what is said of an inventory with group offloader, of one machine."""
     attempt = role("common", {"posture_prometheus_url": "http://10.0.0.1:9090"} | variables)

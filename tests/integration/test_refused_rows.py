@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from contextlib import suppress
 
+import psycopg
 import pytest
+from posture_analyzer import database as database_module
 from posture_analyzer.connecting import DatabaseUnavailableError
 from posture_analyzer.database import Database as AnalyzersDatabase
 from posture_analyzer.refusals import Refusal, RowRefusedError
@@ -313,6 +315,41 @@ def test_a_server_that_fails_at_every_row_is_waited_for(database: Database, anal
         analyzers.insert([row("a"), row("b")])
     database.execute("DROP TRIGGER guard ON posture_results")
     assert len(analyzers.insert([row("a"), row("b")]).new) == 2
+
+
+def test_a_row_that_takes_too_long_costs_that_row(
+    database: Database, analyzers: AnalyzersDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "STATEMENT_TIMEOUT_S", 0.5)
+    database.execute(guard_bad("PERFORM pg_sleep(60)"))
+    database.execute(TRIGGER)
+    outcome = analyzers.insert([row("first"), row("second", filename="bad"), row("third")])
+    [refusal] = outcome.refused.values()
+    assert str(refusal) == "canceling statement due to statement timeout"
+    assert {image_id for _, image_id in outcome.new} == {"first", "third"}
+
+
+def test_a_server_that_was_slow_at_a_row_once_takes_it(
+    database: Database, analyzers: AnalyzersDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "STATEMENT_TIMEOUT_S", 0.5)
+    database.execute("CREATE SEQUENCE tries")
+    database.execute("GRANT USAGE ON tries TO posture")
+    database.execute(guard("IF nextval('tries') = 1 THEN PERFORM pg_sleep(60); END IF;"))
+    database.execute(TRIGGER)
+    assert len(analyzers.insert([row("a")]).new) == 1
+
+
+def test_a_row_that_somebody_holds_is_waited_for(
+    database: Database, analyzers: AnalyzersDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "STATEMENT_TIMEOUT_S", 0.5)
+    with psycopg.connect(database.url) as other:  # an analyzer that hangs before its commit
+        other.execute("INSERT INTO posture_results (pi_id, image_id) VALUES ('pi1', 'a')")
+        with pytest.raises(DatabaseUnavailableError, match="lock timeout"):
+            analyzers.insert([row("a")])
+        other.rollback()
+    assert len(analyzers.insert([row("a")]).new) == 1
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "WIN1252"])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import programs
-from tests.support.brokers import Broker
+from tests.support.brokers import Broker, analyzer_user
 from tests.support.databases import Cluster, Database
 from tests.support.images import shots
 from tests.support.programs import Program
@@ -42,7 +42,7 @@ def test_a_password_in_a_wrong_setting_is_not_shown(broker: Broker, database: Da
 
 
 def test_secrets_come_from_files_too(broker: Broker, database: Database, tmp_path: Path, run: Run) -> None:
-    files = {"MQTT_PASSWORD": broker.passwords["posture-analyzer"], "DATABASE_URL": database.url}
+    files = {"MQTT_PASSWORD": broker.passwords[analyzer_user("pi1")], "DATABASE_URL": database.url}
     program = programs.analyzer(broker, database, tmp_path, LOG_LEVEL="DEBUG")
     for name, secret in files.items():
         (tmp_path / name).write_text(f"{secret}\n")

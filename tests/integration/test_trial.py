@@ -14,8 +14,8 @@ from posture_common import mqtt
 from posture_common.service import FailedError, Stop
 from pydantic import SecretStr
 
-from tests.support import brokers, programs
-from tests.support.brokers import ADMIN, Broker
+from tests.support import programs
+from tests.support.brokers import ADMIN, Broker, analyzer_user
 from tests.support.cameras import Camera, open_session
 from tests.support.databases import Database
 from tests.support.hostile import heavy_jpeg
@@ -86,11 +86,12 @@ def test_one_death_is_forgiven(broker: Broker, database: Database, tmp_path: Pat
 
 
 def test_a_broker_that_refuses_the_note_does_not_stop_the_stream(
-    mosquittos: dict[str, Mosquitto], database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mosquittos: dict[str, Mosquitto], database: Database, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(brokers, "ACL", brokers.ACL.replace("topic write posture/streams/+/trial\n", "", 1))
+    broker = Broker(mosquittos[NEW], tmp_path / "broker", pis=["pi1"])
+    broker.deny(analyzer_user("pi1"), "publishClientSend", TOPIC)
     with (
-        Broker(mosquittos[NEW], tmp_path / "broker", pis=["pi1"]) as broker,
+        broker,
         programs.analyzer(broker, database, tmp_path) as program,
         Camera(broker, "pi1") as camera,
     ):

@@ -18,9 +18,12 @@ Object = dict[str, Any]
 
 
 class Api:
-    """A cluster, as a kubeconfig names it: with a client certificate or a token. Connections are kept."""
+    """A cluster, as a kubeconfig names it: with a client certificate or a token. Connections are kept.
 
-    def __init__(self, kubeconfig: Path) -> None:
+    With `impersonate`, its administrator asks in that one's name.
+    """
+
+    def __init__(self, kubeconfig: Path, *, impersonate: str = "") -> None:
         # kubectl reads every form of it; the lab's own is JSON already.
         text = kubeconfig.read_text()
         if not text.startswith("{"):
@@ -40,6 +43,8 @@ class Api:
         self._server = cluster["server"].rstrip("/")
         self._session = requests.Session()
         self._session.trust_env = False
+        if impersonate:
+            self._session.headers["Impersonate-User"] = impersonate
         self._files = tempfile.TemporaryDirectory(prefix="posture-lab-")
         self._session.verify = self._file("ca", cluster["certificate-authority-data"])
         if "token" in user:

@@ -96,8 +96,12 @@ def deployment(lab: Lab, recorded: dict[str, str], tmp_path_factory: pytest.Temp
         assert set(first.changed) == {*FIVE, "localhost"}
         secrets = deployment.secrets()
         assert secrets.keys() == {
-            *(f"mqtt-{user}" for user in ("posture-analyzer", "posture-offloader", "pi1", "pi2")),
+            *(
+                f"mqtt-{user}"
+                for user in ("posture-analyzer-pi1", "posture-analyzer-pi2", "posture-offloader", "pi1", "pi2")
+            ),
             "database",
+            "fingerprint",
         }
         assert not [name for name, secret in secrets.items() if secret in first.output]
         yield deployment

@@ -48,6 +48,38 @@ def test_a_killed_service_is_started_again(deployment: Deployment, name: str, se
     )
 
 
+@pytest.mark.parametrize("name", FIVE)
+def test_no_service_is_exposed_or_has_a_secret_in_its_environment(deployment: Deployment, name: str) -> None:
+    machine = deployment.lab.machine(name)
+    secrets = deployment.secrets().values()
+    services = deployment.services(name)
+    assert services
+    for service in services:
+        machine.shell(f"systemd-analyze security --threshold=20 --no-pager {service}")
+        shown = machine.shell(f"systemctl show --property=MainPID,LimitCORE,MemoryMax {service}").split()
+        found = dict(line.split("=", 1) for line in shown)
+        assert found["LimitCORE"] == "0"
+        assert found["MemoryMax"] != "infinity"
+        environment = machine.shell(f"tr '\\0' '\\n' </proc/{found['MainPID']}/environ")
+        assert not [secret for secret in secrets if secret in environment], service
+
+
+@pytest.mark.timeout(300)
+def test_a_publisher_that_hangs_is_started_again(deployment: Deployment) -> None:
+    machine = deployment.lab.machine("pi1")
+    ask = "systemctl show --property=MainPID --value posture-publisher"
+    hung = machine.shell(ask)
+    machine.shell(f"kill -STOP {hung}")
+    wait_until(lambda: machine.shell(ask) not in {hung, "0\n"}, timeout=180, describe="it runs again", pause=1)
+    assert "Watchdog timeout" in machine.shell("journalctl --no-pager --unit posture-publisher --lines 50")
+    wait_until(
+        lambda: "ok" in machine.shell("systemctl show --property=StatusText --value posture-publisher"),
+        timeout=90,
+        describe="it is well and says so",
+        pause=1,
+    )
+
+
 @pytest.mark.timeout(300)
 def test_everything_comes_back_when_all_machines_reboot_at_once(deployment: Deployment) -> None:
     before = {name: (deployment.lab.machine(name).booted_at(), deployment.services(name)) for name in FIVE}

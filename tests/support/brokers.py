@@ -1,7 +1,6 @@
 """A real mosquitto on loopback, with the users, permissions and two listeners of a deployment."""
 
-import base64
-import hashlib
+import json
 import os
 import re
 import secrets
@@ -11,31 +10,21 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+from plugins.filter.mosquitto_accounts import Account, analyzer, offloader, pi, reader, rendered
 from tests.support.certificates import Authority
 from tests.support.mosquitto import Mosquitto
 from tests.support.waiting import accepts, free_port, wait_until
 
 ADMIN = "test-admin"  # may do everything: stands in for foreign cameras and looks at every topic
 OFFLOADER = "posture-offloader"
-ACL = f"""\
-user {ADMIN}
-topic readwrite #
-user posture-analyzer
-topic read images/#
-topic write posture/results/#
-topic read posture/streams/#
-topic write posture/streams/+/+/status
-topic write posture/streams/+/trial
-topic read $SYS/broker/#
-user {OFFLOADER}
-topic read posture/#
-topic write posture/streams/#
-topic write posture/offloader/#
-pattern write images/%u
-pattern read posture/results/%u
-"""
+ANY_STREAM = "all"
+
+
+def analyzer_user(stream: str) -> str:
+    """Return the name of the account that a stream's analyzers have."""
+    return f"posture-analyzer-{stream}"
 
 
 class Broker:
@@ -46,14 +35,31 @@ class Broker:
     """
 
     def __init__(
-        self, mosquitto: Mosquitto, directory: Path, *, pis: Iterable[str], authority: Authority | None = None
+        self,
+        mosquitto: Mosquitto,
+        directory: Path,
+        *,
+        pis: Iterable[str],
+        readers: Iterable[str] = (),
+        authority: Authority | None = None,
     ) -> None:
         self.mosquitto = mosquitto
         self._authority = authority
         self.port = free_port()
         self.pi_port = free_port()
-        users = (ADMIN, "posture-analyzer", OFFLOADER, *pis)
-        self.passwords = {name: f"Geheim-{name}-{secrets.token_hex(8)}" for name in users}
+        pis = tuple(pis)
+        self._accounts = [
+            Account(name=ADMIN, reads=("#", "$SYS/#"), writes=("#",)),
+            offloader(),
+            *map(analyzer, (ANY_STREAM, *pis)),
+            *map(pi, pis),
+            *map(reader, readers),
+        ]
+        self._denied: dict[str, set[tuple[str, str]]] = {}
+        names = [account.name for account in self._accounts]
+        self.passwords = {name: f"Geheim-{name}-{secrets.token_hex(8)}" for name in names}
+        self.accounts: dict[str, Any] | None = None
+        """The plugin's file, where it is not to be what the role gives these users."""
         self.log = directory / "mosquitto.log"
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
@@ -61,8 +67,6 @@ class Broker:
     def __enter__(self) -> Self:
         self._directory.mkdir(parents=True, exist_ok=True)
         (self._directory / "store").mkdir(exist_ok=True)
-        self._write("passwords", "".join(f"{name}:{_hashed(word)}\n" for name, word in self.passwords.items()))
-        self._write("acl", ACL)
         if self._authority:
             pair = self._authority.sign("broker", addresses=(IPv4Address("127.0.0.1"),))
             for name, text in {
@@ -82,7 +86,11 @@ class Broker:
             self.kill()
 
     def start(self) -> None:
-        """Start it and return when both listeners accept; raise RuntimeError with its last words where it exits."""
+        """Write the accounts, start it and return when both listeners accept.
+
+        Raises RuntimeError with its last words where it exits.
+        """
+        self._write("accounts.json", json.dumps(self.accounts or self._rendered()))
         with self.log.open("ab") as log:
             self._process = process = subprocess.Popen(
                 [self.mosquitto.binary, "-c", self._directory / "mosquitto.conf"],
@@ -105,6 +113,10 @@ class Broker:
         """SIGKILL: what it has not saved is gone."""
         self._end(signal.SIGKILL)
 
+    def deny(self, user: str, right: str, topic: str) -> None:
+        """Take a right from an account, as the plugin names it, from the broker's next start on."""
+        self._denied.setdefault(user, set()).add((right, topic))
+
     def rss_mb(self) -> float:
         """Return its resident memory in MB."""
         assert self._process, "it runs"
@@ -123,8 +135,8 @@ class Broker:
 {"user root" if os.geteuid() == 0 else ""}
 per_listener_settings false
 allow_anonymous false
-password_file {etc}/passwords
-acl_file {etc}/acl
+plugin {self.mosquitto.plugin}
+plugin_opt_config_file {etc}/accounts.json
 persistence true
 persistence_location {etc}/store/
 autosave_interval 3
@@ -139,6 +151,13 @@ listener {self.pi_port} 127.0.0.1
 use_username_as_clientid true
 """
 
+    def _rendered(self) -> dict[str, Any]:
+        accounts = rendered(self._accounts, {}, self.passwords)
+        for role in accounts["roles"]:
+            denied = self._denied.get(role["rolename"], set())
+            role["acls"] = [acl for acl in role["acls"] if (acl["acltype"], acl["topic"]) not in denied]
+        return accounts
+
     def _end(self, number: signal.Signals) -> None:
         if self._process:
             self._process.send_signal(number)
@@ -149,10 +168,3 @@ use_username_as_clientid true
         path = self._directory / name
         path.write_text(text)
         path.chmod(0o600)
-
-
-def _hashed(password: str) -> str:
-    """Return the password in mosquitto_passwd's own form: PBKDF2 of SHA-512, 101 rounds."""
-    salt = secrets.token_bytes(12)
-    key = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, 101)
-    return f"$7$101${base64.b64encode(salt).decode()}${base64.b64encode(key).decode()}"

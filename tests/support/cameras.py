@@ -13,7 +13,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from tests.support.brokers import ADMIN, Broker
+from tests.support.brokers import ADMIN, Broker, analyzer_user
 from tests.support.images import Shot
 from tests.support.waiting import wait_until
 
@@ -161,7 +161,7 @@ def _stream_client(broker: Broker, stream: str) -> Client:
     client = Client(
         CallbackAPIVersion.VERSION2, client_id=f"posture-stream-{stream}", protocol=MQTTProtocolVersion.MQTTv5
     )
-    client.username_pw_set("posture-analyzer", broker.passwords["posture-analyzer"])
+    client.username_pw_set(analyzer_user(stream), broker.passwords[analyzer_user(stream)])
     return client
 
 

@@ -149,11 +149,14 @@ def webp_chunk(kind: bytes, body: bytes) -> bytes:
     return kind + struct.pack("<I", len(body)) + body + bytes(len(body) % 2)
 
 
-def webp_with(webp: bytes, *, before: bytes = b"", after: bytes = b"") -> bytes:
-    """Return a simple WebP as an extended one, with more chunks before and after its picture."""
+def webp_with(webp: bytes, *, before: bytes = b"", after: bytes = b"", flags: int = 0x0C) -> bytes:
+    """Return a simple WebP as an extended one, with more chunks before and after its picture.
+
+    Its flags say that it has EXIF (8) and XMP (4).
+    """
     width, height = opened(webp).size
-    flags = bytes((0x0C, 0, 0, 0)) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
-    chunks = webp_chunk(b"VP8X", flags) + before + webp[12:] + after
+    header = bytes((flags, 0, 0, 0)) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    chunks = webp_chunk(b"VP8X", header) + before + webp[12:] + after
     return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP" + chunks
 
 

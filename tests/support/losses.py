@@ -116,7 +116,7 @@ def images_directory_full(site: Site, count: int) -> None:
     directory = site.directory / "images"
     directory.mkdir()
     program = programs.analyzer(
-        site.broker, site.database, site.directory, wrapper=_on_own_disk(directory, size=count * 16384)
+        site.broker, site.database, site.directory, wrapper=on_own_disk(directory, size=count * 16384)
     )
     with program:
         inside = Path(f"/proc/{program.process.pid}/root/{directory}")
@@ -199,7 +199,7 @@ def _finish(site: Site, program: Program, names: Iterable[str], *, images: Path 
         assert left_in_session(site.broker, PI) == 0
 
 
-def _on_own_disk(directory: Path, *, size: int) -> list[str]:
+def on_own_disk(directory: Path, *, size: int) -> list[str]:
     """Return the wrapper under which `directory` is a small disk, for the wrapped program alone."""
     unshare = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--user", "--map-root-user"]
     return [*unshare, "sh", "-c", f'mount -t tmpfs -o size={size} posture "$0" && exec "$@"', str(directory)]

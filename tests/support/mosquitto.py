@@ -31,6 +31,14 @@ class Mosquitto:
     version: tuple[int, ...]
     environment: dict[str, str]
 
+    @property
+    def plugin(self) -> Path:
+        """Its dynamic-security plugin, which its package has too."""
+        found = next(self.binary.resolve().parents[1].glob("lib/**/mosquitto_dynamic_security.so"), None)
+        if found is None:
+            raise RuntimeError(f"{self.binary} has no mosquitto_dynamic_security.so beside it in ../lib")
+        return found
+
 
 def find_mosquitto(which: str) -> Mosquitto:
     """Return the old or the new mosquitto: from POSTURE_TEST_MOSQUITTO_<WHICH>, the system, or the archive.

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.support.brokers import Broker
+from tests.support.brokers import Broker, analyzer_user
 from tests.support.databases import Database
 from tests.support.waiting import free_port, wait_until
 
@@ -151,18 +151,20 @@ def analyzer(
 ) -> Program:
     """Return an analyzer of the stream, not yet started; `settings` are further variables without POSTURE_.
 
-    Pictures go to <directory>/images. One pass, unless told otherwise: twice as fast, and all else is the same.
+    Pictures go to <directory>/images. One pass, unless told otherwise: twice as fast, and all else is the same. No
+    floor of free space: this machine's disk, or one that is to run full, is not the test's business.
     """
     environment = {
         "POSTURE_STREAM": stream,
         "POSTURE_NODE": "test-node",
         "POSTURE_MQTT_PORT": str(broker.port),
         "POSTURE_MQTT_HOST": "127.0.0.1",
-        "POSTURE_MQTT_USER": "posture-analyzer",
-        "POSTURE_MQTT_PASSWORD": broker.passwords["posture-analyzer"],
+        "POSTURE_MQTT_USER": analyzer_user(stream),
+        "POSTURE_MQTT_PASSWORD": broker.passwords[analyzer_user(stream)],
         "POSTURE_DATABASE_URL": database.url,
         "POSTURE_IMAGES_DIR": str(directory / "images"),
         "POSTURE_PASSES": "1",
+        "POSTURE_DISK_FLOOR": "0",
     }
     (directory / "images").mkdir(parents=True, exist_ok=True)
     return Program(
@@ -188,6 +190,7 @@ def publisher(
         "POSTURE_CAMERA": f"directory:{source}",
         "POSTURE_INTERVAL": "0.02",
         "POSTURE_SPOOL_DIR": str(directory / "spool"),
+        "POSTURE_DISK_FLOOR": "0",
     }
     (directory / "spool").mkdir(parents=True, exist_ok=True)
     return Program(

@@ -8,7 +8,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from tests.support.brokers import ADMIN, Broker
+from tests.support.brokers import ADMIN, Broker, analyzer_user
 
 
 def find_session(broker: Broker, stream: str) -> bool:
@@ -17,7 +17,7 @@ def find_session(broker: Broker, stream: str) -> bool:
     properties = Properties(PacketTypes.CONNECT)
     properties.SessionExpiryInterval = 3600
     client = Client(CallbackAPIVersion.VERSION2, f"posture-stream-{stream}", protocol=MQTTProtocolVersion.MQTTv5)
-    client.username_pw_set("posture-analyzer", broker.passwords["posture-analyzer"])
+    client.username_pw_set(analyzer_user(stream), broker.passwords[analyzer_user(stream)])
     client.on_connect = lambda _client, _data, flags, _reason, _properties: found.put(flags.session_present)
     client.connect("127.0.0.1", broker.port, clean_start=False, properties=properties)
     client.loop_start()

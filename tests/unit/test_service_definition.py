@@ -1,5 +1,6 @@
 """What defines a service: a program that cannot help itself is not started every two seconds, and a change arrives."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -17,9 +18,15 @@ SERVICE = {
     "service_description": "x",
     "service_command": ["/usr/bin/x"],
     "service_user": "x",
-    "service_environment": {"SECRET": "a"},
+    "service_environment": {"NAME": "a"},
+    "service_secrets": {"WORD": "a"},
     "service_write_paths": ["/var/lib/x"],
-    "service_devices": False,
+    "service_devices": [],
+    "service_memory_max": "256M",
+    "service_tasks_max": 256,
+    "service_notify": False,
+    "service_makes_code": False,
+    "service_sees_processes": False,
     "service_before": [],
     "service_after": [],
     "service_stop_signal": "TERM",
@@ -59,7 +66,8 @@ def test_whatever_changes_in_a_service_restarts_it(tmp_path: Path, manager: str)
     changes: dict[str, dict[str, Any]] = {
         "before": {},
         "again": {},
-        "environment": {"service_environment": {"SECRET": "b"}},
+        "environment": {"service_environment": {"NAME": "b"}},
+        "secret": {"service_secrets": {"WORD": "b"}},
         "restart_on": {"service_restart_on": "configuration"},
         "reload_on": {"service_reload_on": "configuration"},
         "write_paths": {"service_write_paths": ["/var/lib/y"]},
@@ -82,6 +90,31 @@ def test_whatever_changes_in_a_service_restarts_it(tmp_path: Path, manager: str)
     assert done.returncode == 0, done.stdout + done.stderr
     before = (tmp_path / "before").read_text()
     changed = {change for change in changes if (tmp_path / change).read_text() != before}
-    assert changed == {"environment", "restart_on", "new release"} | (
+    assert changed == {"environment", "secret", "restart_on", "new release"} | (
         {"write_paths"} if manager == "systemd" else set()
     )
+
+
+@pytest.mark.parametrize("manager", ["systemd", "supervisor"])
+def test_a_secret_is_in_a_file_of_its_own_and_nowhere_else(tmp_path: Path, manager: str) -> None:
+    secret = "h\\e'i\"m ; #lich"
+    wanted = {"content": "{{ __service_wanted | to_json }}", "dest": str(tmp_path / "wanted.json"), "mode": "0644"}
+    tasks: list[Task] = [
+        {"ansible.builtin.set_fact": {"service_mgr": manager, "cacheable": True}},
+        {"ansible.builtin.include_vars": {"file": str(ROLE / "vars/main.yml")}},
+        {"ansible.builtin.copy": wanted, "vars": SERVICE | PLACES | {"service_secrets": {"WORD": secret}}},
+    ]
+    shutil.copytree(ROLE / "templates", tmp_path / "templates")
+    done = run_play(tmp_path, tasks)
+    assert done.returncode == 0, done.stdout + done.stderr
+    files = {file["path"]: file for file in json.loads((tmp_path / "wanted.json").read_text())}
+    path = "/etc/posture/secrets/posture-x/WORD"
+    assert files.pop(path) == {"path": path, "content": secret, "owner": "x", "mode": "0600"}
+    assert files["/etc/posture/secrets/posture-x"] == {
+        "path": "/etc/posture/secrets/posture-x",
+        "owner": "x",
+        "mode": "0700",
+    }
+    others = "".join(file.get("content", "") for file in files.values())
+    assert f'WORD_FILE="{path}"' in others
+    assert secret not in others

@@ -28,7 +28,7 @@ def test_the_caption(posture: Posture, text: str) -> None:
 @pytest.mark.parametrize("point", [None, FAR, (-1e12, 1e12, 1.0), (0.0, 0.0, 1.0), (0.0, 0.0, 0.0)])
 def test_every_size_can_be_drawn_on(size: tuple[int, int], point: tuple[float, float, float] | None) -> None:
     pixels = np.full((*size, 3), 50, np.uint8)
-    annotate(pixels, None if point is None else np.full((33, 3), point), GOOD)
+    annotate(pixels, [] if point is None else [np.full((33, 3), point)], GOOD)
     assert pixels.shape == (*size, 3)
     assert (pixels != 50).any()
 
@@ -38,7 +38,7 @@ def test_the_measured_lines_are_drawn_where_they_were_measured() -> None:
     landmarks = np.full((33, 3), FAR)
     for pair, y in ((7, 200), (11, 300), (23, 500)):
         landmarks[[pair, pair + 1]] = [(310, y, 1), (330, y, 1)]
-    annotate(pixels, landmarks, GOOD)
+    annotate(pixels, [landmarks], GOOD)
     green = (pixels[:, :, 1].astype(int) - pixels[:, :, 2]) > 60
     assert green[210:490, 318:323].any(axis=1).all()
     assert not green[550:].any()

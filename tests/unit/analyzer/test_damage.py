@@ -270,6 +270,37 @@ def progressive(scans: int) -> bytes:
     return image[:-2] + image[last:-2] * (scans - image.count(b"\xff\xda")) + b"\xff\xd9"
 
 
+def scans_of(image: bytes) -> list[tuple[int, int]]:
+    """Return where each scan of a JPEG starts and ends."""
+    return [found.span() for found in re.finditer(rb"\xff\xda(?:[^\xff]|\xff[\0\xd0-\xd7])*", image)]
+
+
+def in_scans(image: bytes) -> bytes:
+    """Return a sequential JPEG of three scans, one for each component: three grey pictures in one."""
+    greys = [images.pillow(channel, "JPEG", quality=85) for channel in images.opened(image).convert("YCbCr").split()]
+    header = images.pillow(images.opened(image), "JPEG", quality=85, subsampling=0)
+    parts = [header[: header.index(b"\xff\xda")]]
+    for number, grey in enumerate(greys, start=1):
+        start, end = data_of(grey)
+        parts.append(images.jpeg_segment(0xDA, bytes((1, number, 0, 0, 63, 0))) + grey[start:end])
+    return b"".join(parts) + b"\xff\xd9"
+
+
+@pytest.mark.parametrize(
+    "image",
+    [JPEGS["progressive"], jpeg_of("L", progressive=True), in_scans(BASELINE)],
+    ids=["colour", "grey", "sequential"],
+)
+def test_a_scan_that_is_missing_is_seen(image: bytes) -> None:
+    read(image)
+    scans = scans_of(image)
+    assert len(scans) >= 3
+    for start, end in scans:
+        assert is_refused(cut_out(image, start, end - start))
+    for start, _ in scans[1:]:
+        assert "some of its scans are missing" in refusal(image[:start] + b"\xff\xd9")
+
+
 def test_a_jpeg_with_too_many_scans_is_refused() -> None:
     assert f"more than {jpeg.MAX_SCANS} scans" in refusal(progressive(jpeg.MAX_SCANS + 1))
     assert "scans" not in refusal(progressive(jpeg.MAX_SCANS))

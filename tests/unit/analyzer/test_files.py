@@ -9,13 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from posture_analyzer import cli
 from posture_analyzer.analysis import Analysis, Analyst
 from posture_analyzer.angles import Posture
-from posture_analyzer.files import FileResult, table
+from posture_analyzer.files import FileResult, analyse_files, table
+from posture_analyzer.settings import AnalysisSettings
 from posture_common.service import LastingError
 
-from tests.support.images import SAMPLES, nobody
+from tests.support.images import SAMPLES, nobody, opened
 from tests.support.waiting import wait_until
 
 COMMAND = str(Path(sys.executable).parent / "posture-analyzer")
@@ -227,10 +229,10 @@ def test_results_are_printed_although_a_later_file_ends_the_command(
     (tmp_path / "a.jpg").write_bytes(nobody())
     analyse, calls = Analyst.analyse, itertools.count()
 
-    def failing(self: Analyst, data: bytes) -> Analysis:
+    def failing(self: Analyst, data: bytes, *, rotate: int) -> Analysis:
         if next(calls) == 2:
             raise LastingError("cannot use the pose model; choose another")
-        return analyse(self, data)
+        return analyse(self, data, rotate=rotate)
 
     monkeypatch.setattr(Analyst, "analyse", failing)
     assert image(monkeypatch, *[tmp_path / "a.jpg"] * 4, "--json") == 78
@@ -250,6 +252,21 @@ def test_a_terminal_without_the_names_characters_gets_the_table(tmp_path: Path) 
         check=True,
     )
     assert b"?.jpg  No person detected" in done.stdout
+
+
+def test_pictures_of_a_turned_camera_are_turned(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    upright = SAMPLES / "camera.jpg"
+    hanging = tmp_path / "hanging.png"
+    opened(upright.read_bytes()).transpose(Image.Transpose.ROTATE_90).save(hanging)
+    found = []
+    for arguments in ([upright], [hanging, "--rotate", 90, "--save", tmp_path / "out"]):
+        assert image(monkeypatch, *arguments, "--json") == 0
+        [result] = json.loads(capsys.readouterr().out)
+        found.append([result[key] for key in ("posture_status", "neck_angle", "body_angle")])
+    assert found[0] == found[1]
+    assert opened((tmp_path / "out" / "hanging.jpg").read_bytes()).size == opened(upright.read_bytes()).size
 
 
 def test_saving_overwrites_neither_a_source_nor_an_earlier_picture(
@@ -284,3 +301,12 @@ def test_a_wrong_setting_is_one_line_and_78(
     assert captured.err.startswith("posture-analyzer: POSTURE_NECK_THRESHOLD: ")
     assert captured.err.count("\n") == 1
     assert captured.out == ""
+
+
+def test_what_is_not_to_be_kept_is_not_saved_and_said(tmp_path: Path) -> None:
+    settings = AnalysisSettings(pictures="none")
+    [result] = analyse_files([SAMPLES / "camera.jpg"], settings, save_to=tmp_path)
+    assert (result.problem, result.failed) == ("no picture is kept: POSTURE_PICTURES is none", False)
+    assert not list(tmp_path.iterdir())
+    [unsaved] = analyse_files([SAMPLES / "camera.jpg"], settings, save_to=None)
+    assert (unsaved.problem, unsaved.posture) == (None, result.posture)

@@ -140,3 +140,34 @@ def test_a_file_system_that_cannot_flush_folders_is_used_all_the_same(
     failing(errno.EIO)
     with pytest.raises(OSError, match="Input/output error"):
         gallery.flush_names([path])
+
+
+@pytest.mark.parametrize(("umask", "folder", "file"), [(0, 0o750, 0o640), (0o022, 0o750, 0o640), (0o077, 0o700, 0o600)])
+def test_a_picture_is_for_its_owner_and_the_folders_group(tmp_path: Path, umask: int, folder: int, file: int) -> None:
+    path = path_of("shot.jpg", images_dir=tmp_path)
+    before = os.umask(umask)
+    try:
+        gallery.save(path, b"picture")
+    finally:
+        os.umask(before)
+    assert (path.parent.stat().st_mode & 0o7777, path.stat().st_mode & 0o7777) == (folder, file)
+
+
+def test_a_leftover_that_all_may_read_does_not_give_the_picture_its_mode(tmp_path: Path) -> None:
+    path = path_of("shot.jpg", images_dir=tmp_path)
+    path.parent.mkdir()
+    leftover = path.with_name(f".{path.name}.part")
+    leftover.touch()
+    leftover.chmod(0o644)
+    gallery.save(path, b"picture")
+    assert path.stat().st_mode & 0o7777 == 0o640
+
+
+def test_a_link_in_the_pictures_place_is_not_written_through(tmp_path: Path) -> None:
+    path, victim = path_of("shot.jpg", images_dir=tmp_path), tmp_path / "victim"
+    path.parent.mkdir()
+    victim.write_bytes(b"not ours")
+    path.with_name(f".{path.name}.part").symlink_to(victim)
+    gallery.save(path, b"picture")
+    assert (victim.read_bytes(), path.read_bytes()) == (b"not ours", b"picture")
+    assert not path.is_symlink()

@@ -140,9 +140,21 @@ def test_a_tag_of_one_byte_is_followed(kind: int, order: str) -> None:
     assert_equal(read(image), as_viewers_show(images.jpeg_with(JPEG, app1(EXIF + images.exif(6)))))
 
 
+@pytest.mark.parametrize(
+    ("chunk", "flags"), [(b"EXIF", 0), (b"EXIF", 4), (b"XMP ", 0), (b"XMP ", 8), (b"EXIF", None), (b"XMP ", None)]
+)
+def test_metadata_that_a_webps_header_does_not_tell_of_are_not_followed(chunk: bytes, flags: int | None) -> None:
+    more = images.webp_chunk(chunk, images.exif(6) if chunk == b"EXIF" else images.xmp(6))
+    simple = WEBP[:4] + (len(WEBP + more) - 8).to_bytes(4, "little") + WEBP[8:] + more
+    image = simple if flags is None else images.webp_with(WEBP, after=more, flags=flags)
+    assert_equal(read(image), as_viewers_show(image))
+    assert_upright(read(image))
+
+
+@pytest.mark.parametrize("name", [b"generic", b"generic profile", b"exif", b"APP1"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_imagemagicks_profile_is_followed(orientation: int) -> None:
-    profile = packed_text(b"Raw profile type APP1", raw_profile(b"generic", EXIF + images.exif(orientation)))
+def test_imagemagicks_profile_is_followed(orientation: int, name: bytes) -> None:
+    profile = packed_text(b"Raw profile type APP1", raw_profile(name, EXIF + images.exif(orientation)))
     expected = as_viewers_show(images.png_with(PNG, images.png_chunk(b"eXIf", images.exif(orientation))))
     assert_equal(read(images.png_with(PNG, profile)), expected)
 

@@ -123,6 +123,19 @@ WRAPPED: dict[str, Callable[[bytes], str | bytes]] = {
     "JSON of Gson": lambda image: json.dumps({"data": text(image)}).replace("=", "\\u003d"),
     "JSON in lines": lambda image: json.dumps({"data": base64.encodebytes(image).decode()}),
     "JSON cut short": lambda image: json.dumps({"data": text(image)})[:-2],
+    "JSON in JSON": lambda image: json.dumps({"payload": json.dumps({"image": text(image)})}),
+    "JSON in JSON in JSON": lambda image: json.dumps(json.dumps(json.dumps({"image": uri(image)}).replace("/", "\\/"))),
+    "a Buffer of Node.js": lambda image: json.dumps({"type": "Buffer", "data": list(image)}, separators=(",", ":")),
+    "a Buffer in lines": lambda image: json.dumps({"payload": {"type": "Buffer", "data": list(image)}}, indent=1),
+    "a Buffer cut short": lambda image: json.dumps({"type": "Buffer", "data": list(image)})[:-2],
+    "bytes of Java": lambda image: json.dumps([byte - 256 if byte > 127 else byte for byte in image]),
+    "an image's bytes of Python": lambda image: repr(image),
+    "a dictionary of Python": lambda image: repr({"image": image}),
+    "base64 of base64": lambda image: base64.b64encode(base64.encodebytes(image)),
+    "base64 of base64 of base64": lambda image: base64.b64encode(base64.b64encode(base64.b64encode(image))),
+    "base64 of a data URI": lambda image: base64.b64encode(uri(image).encode()),
+    "a data URI of base64": lambda image: uri(base64.b64encode(image)),
+    "base64 of JSON": lambda image: base64.b64encode(json.dumps({"image": text(image)}).encode()),
     "hex": lambda image: image.hex(),
     "hex of xxd": lambda image: image.hex(" ", 30).upper().replace(" ", "\n") + "\n",
     "hex in pairs": lambda image: image.hex(" "),
@@ -156,7 +169,19 @@ def test_what_others_wrap_an_image_in_comes_off(wrapping: str, image: bytes) -> 
     assert decode(wrapped if isinstance(wrapped, bytes) else wrapped.encode(), max_bytes=LIMIT) == image
 
 
-@pytest.mark.parametrize("wrapping", ["JSON", "bytes of Python", "a multipart form", "hex", "HTTP"])
+@pytest.mark.parametrize(
+    "wrapping",
+    [
+        "JSON",
+        "bytes of Python",
+        "a multipart form",
+        "hex",
+        "HTTP",
+        "a Buffer of Node.js",
+        "an image's bytes of Python",
+        "base64 of base64",
+    ],
+)
 def test_a_bitmap_and_a_webp_come_off_too(wrapping: str) -> None:
     for image in (b"BM\x36\x84\x03\0\0\0\0\0\x36" + bytes(50), b"RIFF\x24\0\0\0WEBPVP8 " + bytes(50)):
         wrapped = WRAPPED[wrapping](image)
@@ -171,13 +196,38 @@ def test_a_bitmap_and_a_webp_come_off_too(wrapping: str) -> None:
         (b"\n<!DOCTYPE html><html>404", "HTML"),
         (b"%PDF-1.4 \xff", "PDF"),
         (b"PK\x03\x04\x14", "ZIP"),
-        (b'{"type": "Buffer", "data": [255, 216, 255]}', "JSON"),
+        (b'{"type": "Buffer", "data": [255, 217, 255]}', "JSON"),
+        (b'{"type": "Buffer", "data": [255, 216, 256]}', "JSON"),
+        (b'{"type": "Buffer", "data": [255, 216, 2.5]}', "JSON"),
+        (b'{"samples": [255, 216, [255]]}', "JSON"),
         (b'[1, "text", {"image": "not base64"}]', "JSON"),
     ],
 )
 def test_what_is_not_read_is_named_by_how_it_begins(payload: bytes, name: str) -> None:
     with pytest.raises(PayloadError, match=f"^the payload begins like {name}, "):
         decode(payload, max_bytes=LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("held", "words"),
+    [
+        (b"\0\0\0\x18ftypheic" + bytes(50), "begins like HEIC, which is not read: send a JPEG, PNG, WebP or BMP image"),
+        (b"\7hello, world", r"is neither an encoded image nor base64 text: it begins with b'\\x07hello, world'"),
+        (b'{"image": null}', "begins like JSON, and nothing in its first 64 KiB"),
+    ],
+)
+def test_what_is_in_base64_is_named_too(held: bytes, words: str) -> None:
+    with pytest.raises(PayloadError, match=f"^what the payload holds {words}"):
+        decode(base64.b64encode(held), max_bytes=LIMIT)
+
+
+def test_wrappings_come_off_so_often_and_no_more() -> None:
+    wrapped = nobody()
+    for _ in range(4):
+        wrapped = base64.b64encode(wrapped)
+    assert decode(wrapped, max_bytes=LIMIT) == nobody()
+    with pytest.raises(PayloadError, match=r"^what the payload holds is neither"):
+        decode(base64.b64encode(wrapped), max_bytes=LIMIT)
 
 
 def test_what_nobody_knows_is_shown() -> None:
@@ -207,6 +257,16 @@ HOSTILE = {
     "UTF-16": b"\xff\xfe" + 3 * MIB * b"\0\xd8",
     "nothing": 5 * MIB * b"\0",
     "marks": 2 * MIB * b"\xef\xbb\xbf",
+    "numbers": b"[255,216,255" + 2 * MIB * b",0",
+    "numbers and blanks": b"[255,216," + 4 * MIB * b" " + b"255",
+    "digits": b"[255,216," + 5 * MIB * b"1",
+    "commas": b"[255,216" + 5 * MIB * b",",
+    "lists": 400_000 * b"[255,216,255]",
+    "a repr": b"b'BM" + MIB * b"\\x00" + b"'",
+    "a repr of backslashes": b"b'BM" + 5 * MIB * b"\\",
+    "texts": 8 * (b'["/9j/' + MIB // 2 * b"A" + b'"]'),
+    "base64 of base64": base64.b64encode(base64.b64encode(base64.b64encode(base64.b64encode(bytes(MIB))))),
+    "a Buffer in base64": base64.b64encode(b"[255,216,255" + MIB * b",0" + b"]"),
     "base64 in JSON": b'{"image": "' + base64.b64encode(STARTS["jpeg"] + bytes(4 * MIB)) + b'"}',
 }
 
@@ -267,6 +327,11 @@ def test_a_thumbnail_beside_the_image_does_not_count() -> None:
 )
 def test_a_data_uri_that_lost_its_start_or_has_much_of_it_is_read(prefix: bytes) -> None:
     assert decode(prefix + base64.b64encode(nobody()), max_bytes=LIMIT) == nobody()
+
+
+def test_a_thumbnail_of_any_size_does_not_count_either() -> None:
+    image, thumbnail = nobody() + bytes(200_000), nobody() + bytes(100_000)
+    assert decode(json.dumps({"thumb": text(thumbnail), "image": text(image)}).encode(), max_bytes=LIMIT) == image
 
 
 def test_url_safe_text_in_json_is_read() -> None:

@@ -40,8 +40,8 @@ def test_it_gives_the_same_small_and_annotated_picture_as_the_functions_do(box: 
     assert np.array_equal(box.open(photograph("camera", size=(640, 480))), small)
 
     landmarks = np.random.default_rng(1).uniform((0, 0, 1), (512, 384, 1), (33, 3))
-    annotated = box.annotate(landmarks, GOOD)
-    annotate(pixels, landmarks * (640 / 512, 480 / 384, 1), GOOD)
+    annotated = box.annotate([landmarks], GOOD)
+    annotate(pixels, [landmarks * (640 / 512, 480 / 384, 1)], GOOD)
     assert annotated == picture.to_jpeg(pixels, quality=85)
 
 
@@ -102,9 +102,9 @@ def test_a_crash_while_drawing_costs_the_picture(box: Sandbox) -> None:
     box.open(CAMERA)
     os.kill(box._process.pid, signal.SIGSEGV)
     with pytest.raises(EndedError, match="drawing it crashed"):
-        box.annotate(None, GOOD)
+        box.annotate([], GOOD)
     box.open(nobody())
-    assert box.annotate(None, GOOD).startswith(b"\xff\xd8")
+    assert box.annotate([], GOOD).startswith(b"\xff\xd8")
 
 
 def test_the_signals_that_stop_a_group_leave_the_image_in_work_alone(box: Sandbox) -> None:

@@ -136,3 +136,14 @@ def test_a_template_that_cannot_be_used_is_named(template: Any, problem: str) ->
 
 def test_the_longest_name_is_one_that_kubernetes_takes() -> None:
     assert len(job_name("a" * 40, 10**12)) <= 63
+
+
+def test_the_streams_name_stands_where_the_pod_asks_for_it() -> None:
+    pod = {
+        "containers": [{"name": "analyzer", "env": [{"name": "POSTURE_MQTT_USER", "value": "a-$(POSTURE_STREAM)"}]}],
+        "volumes": [{"name": "secrets", "secret": {"secretName": "a-$(POSTURE_STREAM)", "defaultMode": 288}}],
+    }
+    filled = rendered(changed("spec", "template", "spec", to=pod))["spec"]["template"]["spec"]
+    assert filled["volumes"] == [{"name": "secrets", "secret": {"secretName": "a-pi1", "defaultMode": 288}}]
+    assert {"name": "POSTURE_MQTT_USER", "value": "a-pi1"} in filled["containers"][0]["env"]
+    assert "$(POSTURE_STREAM)" in str(pod), "the template stays as it is"

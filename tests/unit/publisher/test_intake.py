@@ -1,4 +1,5 @@
 import errno
+import re
 import threading
 import time
 import uuid
@@ -9,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 import pytest
+from posture_common import disk
 from posture_common.service import LastingError, Stop
 from posture_publisher import intake as intake_module
 from posture_publisher import metrics
@@ -97,6 +99,21 @@ def test_a_live_camera_gives_up_the_oldest_and_counts_it(spool: Spool) -> None:
     first = bench.outbox.next()
     assert first is not None
     assert spool.read(first.entry).filename == "3"  # what was given up is not sent any more
+
+
+def test_under_the_disks_floor_a_live_camera_gives_up_the_oldest_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    free = iter([10_000, 10_000, *[0] * 20])
+    monkeypatch.setattr(disk, "room", lambda path, floor: disk.Room(path, next(free), 10**6, floor.of(0), floor.text))
+    with Spool(tmp_path, max_bytes=10**6, pi_id="pi1", floor=disk.floor("50")) as spool:
+        bench = Bench(spool, ["1", "2", "3", "4"], live=True)
+        bench.intake.run()
+        assert bench.names()[-1] == "4"
+        assert len(spool) <= 2
+    [told] = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert re.fullmatch(r"the disk of /\S+ has less free space than .*; the oldest images are given up", told)
+    assert bench.intake.problem == told.removesuffix("; the oldest images are given up")
 
 
 def test_a_replay_waits_for_room_and_loses_nothing(spool: Spool) -> None:
@@ -190,3 +207,43 @@ def test_a_directory_that_takes_long_to_look_at_is_looked_at_less_often(
     monkeypatch.setattr(bench.stop, "wait", lambda seconds: pauses.append(seconds))
     bench.intake.run()
     assert min(pauses) > 5
+
+
+class HangingCamera(ScriptedCamera):
+    """Hangs in its driver, where it is opened or where a picture is taken, until it is let go."""
+
+    def __init__(self, stop: Stop, *, opening: bool) -> None:
+        super().__init__(stop, [], live=True)
+        self._opening = opening
+        self.hangs = threading.Event()
+        self.goes_on = threading.Event()
+
+    def __enter__(self) -> Self:
+        if self._opening:
+            self._hang()
+        return super().__enter__()
+
+    def take(self) -> Picture | None:
+        if not self._opening:
+            self._hang()
+        return super().take()
+
+    def _hang(self) -> None:
+        self.hangs.set()
+        assert self.goes_on.wait(20)
+
+
+@pytest.mark.parametrize("opening", [True, False])
+def test_a_camera_that_hangs_is_noticed(spool: Spool, monkeypatch: pytest.MonkeyPatch, opening: bool) -> None:
+    bench = Bench(spool, [], live=True)
+    camera = HangingCamera(bench.stop, opening=opening)
+    intake = Intake(camera, bench.outbox, interval=0.001, rotate=0, max_bytes=SIZE, stop=bench.stop)
+    thread = threading.Thread(target=intake.run)
+    thread.start()
+    assert camera.hangs.wait(20)
+    assert intake.alive() is None
+    monkeypatch.setattr(intake_module, "HUNG_AFTER_S", -1.0)
+    assert str(intake.alive()).startswith("the camera has not answered for ")
+    camera.goes_on.set()
+    thread.join(20)
+    assert intake.alive() is None

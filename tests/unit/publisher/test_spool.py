@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from posture_common import disk
 from posture_common.service import LastingError
-from posture_publisher.spool import DamagedError, Picture, Spool, SpoolFullError
+from posture_publisher.spool import DamagedError, DiskLowError, Picture, Spool, SpoolFullError
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, 500000, tzinfo=UTC)
 
@@ -347,3 +348,43 @@ with Spool(Path(sys.argv[1]), max_bytes=10**9, pi_id="pi1") as spool:
         found = {entry.image_id: spool.read(entry).data for entry in spool.entries()}
     assert set(reported) <= set(found)
     assert all(data == image_id.encode() * 3000 for image_id, data in found.items())
+
+
+class FakeDisk:
+    """A disk whose free space a test sets."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, free: int) -> None:
+        self.free = free
+        monkeypatch.setattr(disk, "room", self.room)
+
+    def room(self, path: Path, floor: disk.Floor) -> disk.Room:
+        return disk.Room(path, self.free, 10**6, floor.of(10**6), floor.text)
+
+
+def test_under_the_disks_floor_it_does_not_grow_and_goes_on_with_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeDisk(monkeypatch, free=60_000)
+    with Spool(tmp_path, max_bytes=10**6, pi_id="pi1", floor=disk.floor("5%")) as spool:
+        entries = [spool.put(picture(b"x" * 1000)) for _ in range(3)]
+        fake.free = 50_000
+        with pytest.raises(DiskLowError, match=r"less free space than the floor of 50 kB \(POSTURE_DISK_FLOOR=5%\)"):
+            spool.put(picture(b"x" * 1000))
+        assert images_in(tmp_path) == [entry.name for entry in entries]
+        spool.remove(entries[0].image_id)
+        entries.append(spool.put(picture(b"x" * 1000)))  # in the place of another
+        for entry in entries:
+            spool.remove(entry.image_id)
+        one = spool.put(picture(b"x" * 1000))
+        fake.free = 60_000
+        spool.put(picture(b"x" * 1000))
+        assert len(spool) == 2
+        fake.free = 0
+        spool.remove(one.image_id)
+
+
+def test_without_a_floor_the_disk_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeDisk(monkeypatch, free=0)
+    with spool_in(tmp_path) as spool:
+        spool.put(picture())
+        spool.put(picture())
