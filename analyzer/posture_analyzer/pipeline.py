@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from posture_common import disk
+from posture_common.log_lines import about
 from posture_common.mqtt import Connection, Message, PublishRefusedError
 from posture_common.service import FailedError, LastingError, Stop, delays
 from posture_common.settings import ANY_PI
@@ -275,7 +276,8 @@ class Pipeline:
                 analysis = self._analysis(analyst, work)
                 del self._begun[name]
                 if analysis.problem is not None:
-                    log.warning("image %s of %s: %s", work.filename or work.image_id, work.pi_id, analysis.problem)
+                    what = work.filename or work.image_id, work.pi_id, analysis.problem
+                    log.warning("image %s of %s: %s", *what, extra=about(work.pi_id))
                 self._done.put(Done(work, analysis, datetime.now(UTC)))
 
     def _analysis(self, analyst: Analyst, work: Work) -> Analysis:
@@ -345,7 +347,8 @@ class Pipeline:
             kept = self._dead_letters.put(row, refusal)
         except ShareUsedUpError as error:
             metrics.REFUSED.labels(work.pi_id).inc()
-            log.error("image %s of %s: its row is given up: %s", work.filename or work.image_id, work.pi_id, error)  # noqa: TRY400
+            what = work.filename or work.image_id, work.pi_id, error
+            log.error("image %s of %s: its row is given up: %s", *what, extra=about(work.pi_id))  # noqa: TRY400
             self._settle(work, row, refused=str(refusal))
             return
         if kept:
@@ -356,6 +359,7 @@ class Pipeline:
                 work.pi_id,
                 refusal,
                 self._dead_letters.path(row.key),
+                extra=about(work.pi_id),
             )
         self._settle(work, row, refused=str(refusal))
 

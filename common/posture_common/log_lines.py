@@ -2,7 +2,8 @@
 
 A Pi can have hundreds of messages a second refused, and each is a line; so can a server that answers oddly. Lines of
 one kind come from one place of the program, whatever they name. The first `LINES` of a minute are shown, each with its
-objects; those after them become one line that counts them and shows the last.
+objects; those after them become one line that counts them and shows the last. Lines about cameras are counted for each
+camera (`extra=about(pi_id)`), so that one camera cannot hide what there is to say of another.
 """
 
 import atexit
@@ -12,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-LINES = 20
+LINES = 200
 WINDOW_S = 60.0
 MOST_KINDS = 1000
 
@@ -27,6 +28,11 @@ class _Kind:
     last: logging.LogRecord | None = None
 
 
+def about(camera: str) -> dict[str, str]:
+    """Return what a log call takes as `extra` to say which camera its line is about."""
+    return {"camera": camera}
+
+
 class Collapsing(logging.Filter):
     """Lets the first lines of each kind through and tells `emit` of the others. Thread-safe.
 
@@ -39,7 +45,7 @@ class Collapsing(logging.Filter):
         super().__init__()
         self._emit = emit
         self._clock = clock
-        self._kinds: dict[tuple[str, int, str], _Kind] = {}
+        self._kinds: dict[tuple[str, int, str, str], _Kind] = {}
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
 
@@ -47,7 +53,7 @@ class Collapsing(logging.Filter):
         """Return whether the line is shown now."""
         if record.levelno < logging.INFO:
             return True
-        name = record.name, record.levelno, str(record.msg)
+        name = record.name, record.levelno, str(record.msg), getattr(record, "camera", "")
         now = self._clock()
         with self._lock:
             ended = self._end(until=now - WINDOW_S)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from posture_common import log_lines
-from posture_common.log_lines import LINES, MOST_KINDS, WINDOW_S, Collapsing
+from posture_common.log_lines import LINES, MOST_KINDS, WINDOW_S, Collapsing, about
 
 
 class Log:
@@ -18,8 +18,11 @@ class Log:
         self.lines: list[str] = []
         self.filter = Collapsing(lambda record: self.lines.append(record.getMessage()), clock=lambda: self.now)
 
-    def write(self, template: str, *names: object, level: int = logging.WARNING, logger: str = "posture") -> None:
+    def write(
+        self, template: str, *names: object, level: int = logging.WARNING, logger: str = "posture", camera: str = ""
+    ) -> None:
         record = logging.LogRecord(logger, level, __file__, 1, template, names, None)
+        vars(record).update(about(camera))
         if self.filter.filter(record):
             self.lines.append(record.getMessage())
 
@@ -45,6 +48,14 @@ def test_levels_and_modules_are_different_kinds() -> None:
             for _ in range(2 * LINES):
                 log.write("the same", level=level, logger=logger)
     assert len(log.lines) == 4 * LINES
+
+
+def test_one_camera_does_not_hide_what_is_said_of_another() -> None:
+    log = Log()
+    for number in range(3 * LINES):
+        log.write("image %d of %s is refused", number, "pi1", camera="pi1")
+    log.write("image %d of %s is refused", 1, "pi2", camera="pi2")
+    assert log.lines[LINES:] == ["image 1 of pi2 is refused"]
 
 
 def test_few_lines_pass_and_a_single_one_more_is_shown_as_it_was() -> None:
@@ -85,11 +96,11 @@ def test_the_count_is_told_although_no_further_line_comes(monkeypatch: pytest.Mo
 def test_a_program_tells_the_count_at_its_end() -> None:
     program = (
         "import logging; from posture_common.service import set_up_logging; set_up_logging('INFO')\n"
-        "for number in range(1000): logging.getLogger('posture').warning('image %d', number)"
+        "for number in range(250): logging.getLogger('posture').warning('image %d', number)"
     )
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stderr
     lines = said.splitlines()
     assert len(lines) == LINES + 1
     assert re.fullmatch(
-        r"\S+ \S+ WARNING posture: 980 more like it in the last minute, the last: image 999", lines[-1]
+        r"\S+ \S+ WARNING posture: 50 more like it in the last minute, the last: image 249", lines[-1]
     ), lines[-1]
