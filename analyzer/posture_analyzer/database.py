@@ -216,25 +216,13 @@ class Database:
         try:
             return self._insert(rows)
         except RowRefusedError as error:
-            refused = error.refusal
-        except TableRefusedError as error:
+            failure: RowRefusedError | TableRefusedError | ServerFailedError = error
+        except (TableRefusedError, ServerFailedError) as error:
             # A policy or a trigger refuses a single row with the state of a whole table: then another row goes in.
             self._check_that_others_fit(error)
-            refused = error.refusal
-        except ServerFailedError as error:
-            self._check_that_others_fit(error)
-            refused = error.refusal
-            if len(rows) == 1:
-                # A server that recovered meanwhile would have taken this one as well.
-                try:
-                    return self._insert(rows)
-                except (RowRefusedError, ServerFailedError) as again:
-                    refused = again.refusal
+            failure = error
         if len(rows) == 1:
-            standing = self.rows([rows[0].key])
-            if standing:
-                return Inserted(standing=standing)
-            return Inserted(refused={rows[0].key: self._explained(rows[0], refused)})
+            return self._refused(rows[0], failure)
         outcome = Inserted()
         for row in rows:
             outcome.add(self.insert([row]))
@@ -256,6 +244,18 @@ class Database:
         missing = {row.key for row in rows} - new
         standing = self.rows(missing)
         return Inserted(new, standing, {key: Refusal(reason=_VANISHED) for key in missing - standing.keys()})
+
+    def _refused(self, row: Row, failure: RowRefusedError | TableRefusedError | ServerFailedError) -> Inserted:
+        """Return what became of a row that failed alone, while others fit."""
+        refused = failure.refusal
+        if isinstance(failure, ServerFailedError):
+            # A server that recovered meanwhile would have taken this one as well.
+            try:
+                return self._insert([row])
+            except (RowRefusedError, ServerFailedError) as again:
+                refused = again.refusal
+        standing = self.rows([row.key])
+        return Inserted(standing=standing) if standing else Inserted(refused={row.key: self._explained(row, refused)})
 
     def _check_that_others_fit(self, error: TableRefusedError | ServerFailedError) -> None:
         try:
