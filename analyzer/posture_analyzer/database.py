@@ -170,7 +170,8 @@ class Database:
     def __str__(self) -> str:
         target = conninfo_to_dict(self._conninfo)
         host, port = target.get("host", "localhost"), target.get("port", 5432)
-        return f"database {target.get('dbname')} at {host}:{port} as user {target.get('user')}"
+        user = target.get("user", "(this process's)")
+        return f"database {target.get('dbname', user)} at {host}:{port} as user {user}"
 
     def check(self) -> None:
         """Insert a row as an image's, look at it and take it back.

@@ -29,3 +29,16 @@ def test_a_database_that_is_away_is_waited_for() -> None:
     database = Database(f"host=127.0.0.1 port={free_port()} user=me dbname=lab")
     with pytest.raises(DatabaseUnavailableError, match=r"database lab at 127\.0\.0\.1:\d+ as user me: .*refused"):
         database.check()
+
+
+@pytest.mark.parametrize(
+    ("address", "named"),
+    [
+        ("postgresql://me:s3cret@h", "database me at h:5432 as user me"),
+        ("postgresql:///lab?host=/run/postgresql&user=me", "database lab at /run/postgresql:5432 as user me"),
+        ("host=h dbname=lab", "database lab at h:5432 as user (this process's)"),
+        ("", "database (this process's) at localhost:5432 as user (this process's)"),
+    ],
+)
+def test_what_an_address_leaves_out_is_named_by_its_default(address: str, named: str) -> None:
+    assert str(Database(address)) == named
