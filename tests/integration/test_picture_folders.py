@@ -90,6 +90,15 @@ def test_a_link_that_comes_while_root_is_at_work_is_not_followed(images: Path, t
     assert [owned(victim) for victim in (victims, victims / "shadow")] == [(0, 0, "0o755"), (0, 0, "0o644")]
 
 
+def test_nothing_is_said_of_folders_that_are_right(images: Path) -> None:
+    """Over ssh a warning is output as well."""
+    script = CHECKOUT / "roles/common/files/take_pictures"
+    command = ["sh", script, images, str(OWNER), str(OWNER)]
+    first, again = (subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(2))
+    assert "took over " in first.stdout
+    assert (again.stdout, again.stderr) == ("", "")
+
+
 def test_only_members_of_the_group_read_what_is_made_there_later(images: Path, tmp_path: Path) -> None:
     assert "failed=0" in run_play(tmp_path, [pictures(images, posture_images_group=READERS.gr_name)]).stdout
     picture = images / "analyzed_images_from_pi9/new.jpg"

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from plugins.filter.job_admission import job_admission
 from tests.lab import kubernetes
 from tests.lab.api import Api, Object
 from tests.lab.deployment import Deployment
@@ -34,6 +35,7 @@ _NAMESPACE = "/api/v1/namespaces/posture"
 _JOBS = "/apis/batch/v1/namespaces/posture/jobs"
 _PLACEMENTS = f"{_NAMESPACE}/configmaps/posture-placements"
 _TEMPLATE = f"{_NAMESPACE}/configmaps/posture-job"
+_RULES = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies/posture-offloader-jobs"
 _IMAGES = "var/lib/posture/images"
 _OUTAGE_S = 20
 _MOVE_S = 90  # for a move at most: a node that has not run the image before gets it first
@@ -64,6 +66,16 @@ class Site:
     def ask(self, stream: str, node: str) -> None:
         """Ask the offloader for a move, as playbooks/offload.yml does."""
         self.api.change(_PLACEMENTS, {"metadata": {"annotations": {f"posture.edge/move-{stream}": node}}})
+
+    def template(self) -> str:
+        """Return what the Jobs are made from."""
+        text: str = self.api.get(_TEMPLATE)["data"]["posture-job.yaml"]
+        return text
+
+    def change_template(self, text: str) -> None:
+        """Have the Jobs made from another template, as `up` does: the cluster refuses what its rules do not expect."""
+        self.api.change(_RULES, {"spec": job_admission(yaml.safe_load(text), _PIS)})
+        self.api.change(_TEMPLATE, {"data": {"posture-job.yaml": text}})
 
     def node(self, stream: str) -> str:
         """Return where the stream is active; waits until it is somewhere."""
@@ -277,9 +289,9 @@ def _assert_one_job(site: Site, stream: str) -> None:
 
 def test_an_image_that_cannot_be_had_disturbs_nobody(site: Site, recorded: dict[str, str]) -> None:
     target, node, epoch = site.other("pi1"), site.node("pi1"), site.streams.epoch("pi1")
-    template = site.api.get(_TEMPLATE)["data"]["posture-job.yaml"]
+    template = site.template()
     digest = recorded["analyzer"].partition("sha256:")[2]
-    site.api.change(_TEMPLATE, {"data": {"posture-job.yaml": template.replace(digest, "0" * 64)}})
+    site.change_template(template.replace(digest, "0" * 64))
     try:
         with site.fault("an image that cannot be had"):
             site.ask("pi1", target)
@@ -290,7 +302,7 @@ def test_an_image_that_cannot_be_had_disturbs_nobody(site: Site, recorded: dict[
             )
         assert (site.streams.epoch("pi1"), site.streams.node("pi1")) == (epoch, node)
     finally:
-        site.api.change(_TEMPLATE, {"data": {"posture-job.yaml": template}})
+        site.change_template(template)
         site.ask("pi1", node)
     _assert_one_job(site, "pi1")
 
@@ -298,10 +310,10 @@ def test_an_image_that_cannot_be_had_disturbs_nobody(site: Site, recorded: dict[
 def test_a_changed_template_reaches_every_stream(site: Site) -> None:
     before = {stream: site.streams.epoch(stream) for stream in _PIS}
     nodes = {stream: site.node(stream) for stream in _PIS}
-    template = yaml.safe_load(site.api.get(_TEMPLATE)["data"]["posture-job.yaml"])
+    template = yaml.safe_load(site.template())
     template["spec"]["template"]["spec"]["containers"][0]["env"] += [{"name": "POSTURE_JPEG_QUALITY", "value": "80"}]
     with site.fault("a changed template"):
-        site.api.change(_TEMPLATE, {"data": {"posture-job.yaml": yaml.safe_dump(template)}})
+        site.change_template(yaml.safe_dump(template))
         wait_until(
             lambda: all(site.streams.epoch(stream) > epoch for stream, epoch in before.items()),
             timeout=_MOVE_S,
