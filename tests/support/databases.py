@@ -6,7 +6,7 @@ import pwd
 import secrets
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,7 +22,25 @@ from tests.support.waiting import free_port, wait_until
 
 USER = "posture"  # what the analyzer logs in as
 _TEMPLATE = "posture_template"
-_MIGRATIONS = Path(__file__).parents[2] / "roles/database/files/migrations"
+_FILES = Path(__file__).parents[2] / "roles/database/files"
+_MIGRATIONS = _FILES / "migrations"
+
+
+def give_rights(
+    connection: psycopg.Connection[Any], *, writer: str = USER, readers: Sequence[str] = (), public: bool = False
+) -> list[str]:
+    """Do what role database does with the rights on the tables; return the statements."""
+    values = {"writer": writer, "readers": ",".join(readers), "public": public}
+    statements = [text for (text,) in connection.execute((_FILES / "rights.sql").read_bytes(), values)]
+    for statement in statements:
+        connection.execute(statement.encode())
+    return statements
+
+
+def others(connection: psycopg.Connection[Any], *named: str) -> dict[str, tuple[bool, bool, bool]]:
+    """Return who else has rights, as role database asks: whether each reads, changes, and sees rows."""
+    found = connection.execute((_FILES / "others.sql").read_bytes(), {"named": ",".join(named)})
+    return {name: (reads, writes, sees) for name, reads, writes, sees in found}
 
 
 @dataclass(frozen=True)
@@ -108,7 +126,7 @@ class Cluster:
         with psycopg.connect(self._owner_url(_TEMPLATE)) as connection:
             for migration in migrations:
                 connection.execute(migration.read_bytes())
-            connection.execute(f"GRANT SELECT, INSERT ON posture_results TO {USER}".encode())
+            give_rights(connection)
         return self
 
     def __exit__(
