@@ -23,7 +23,7 @@ from .refusals import (
     COMPARE,
     FAILED_CLASSES,
     GRANTS,
-    KEY_STATES,
+    KEY_COLUMNS,
     LASTING_CLASSES,
     PASSING_CLASSES,
     REMEDIES,
@@ -267,7 +267,10 @@ class Database:
     def _explained(self, row: Row, refusal: Refusal) -> Refusal:
         """Return the refusal with column and value, where they can be found out."""
         column = refusal.column
-        if column is None and refusal.state not in KEY_STATES | {SLOW}:  # a slow row takes its time with each try
+        if refusal.key is not None:
+            [names] = self._run(KEY_COLUMNS, [[refusal.key], [refusal.key]])
+            column = ", ".join(name for (name,) in names) or None
+        elif column is None and refusal.state != SLOW:  # a slow row takes its time with each try
             column = self._culprit(row, refusal)
         value = None if column is None else getattr(row, column, None)
         return dataclasses.replace(refusal, column=column, value=None if value is None else short(repr(value)))

@@ -27,7 +27,16 @@ SLOW = "57014"
 LASTING_CLASSES = frozenset({"0A", "28", "3D", "3F", "42"})
 """Of SQLSTATE: the table, our right to it, the user. All others are about the values of a row."""
 KEY_STATES = frozenset({"23503", "23505"})
-"""The detail of these names column and value."""
+"""Where row-level security holds, the detail of these does not say which columns and values."""
+KEY_COLUMNS = """
+    SELECT attname FROM pg_attribute
+    WHERE attrelid = to_regclass('posture_results') AND (
+        attnum = ANY (SELECT unnest(conkey) FROM pg_constraint WHERE conrelid = attrelid AND conname = ANY(%s::text[]))
+        OR attnum = ANY (SELECT unnest(indkey) FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+                         WHERE indrelid = attrelid AND relname = ANY(%s::text[]))
+    ) ORDER BY attnum
+"""
+"""The columns of a constraint, or of a unique index, by its name (given twice)."""
 _LONGEST_VALUE = 60
 _LONGEST_REASON = 200
 """Characters; a trigger may have more to say."""
@@ -69,6 +78,8 @@ class Refusal:
     state: str | None = None
     column: str | None = None
     value: str | None = None
+    key: str | None = None
+    """The constraint that rows with this key do not meet."""
 
     def __str__(self) -> str:
         if self.column is None:
@@ -148,7 +159,8 @@ def refusal_of(error: psycopg.Error | UnicodeError) -> Refusal:
     reason = short((diagnosis.message_primary or first_line(error)).partition("\n")[0], longest=_LONGEST_REASON)
     if error.sqlstate in KEY_STATES and diagnosis.message_detail:
         reason += f": {short(diagnosis.message_detail, longest=_LONGEST_REASON)}"
-    return Refusal(reason=reason, state=error.sqlstate, column=diagnosis.column_name)
+    key = diagnosis.constraint_name if error.sqlstate in KEY_STATES else None
+    return Refusal(reason=reason, state=error.sqlstate, column=diagnosis.column_name, key=key)
 
 
 def short(text: str, *, longest: int = _LONGEST_VALUE) -> str:

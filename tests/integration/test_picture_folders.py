@@ -93,7 +93,7 @@ def test_a_link_that_comes_while_root_is_at_work_is_not_followed(images: Path, t
 def test_nothing_is_said_of_folders_that_are_right(images: Path) -> None:
     """Over ssh a warning is output as well."""
     script = CHECKOUT / "roles/common/files/take_pictures"
-    command = ["sh", script, images, str(OWNER), str(OWNER)]
+    command: list[str | Path] = ["sh", script, images, str(OWNER), str(OWNER)]
     first, again = (subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(2))
     assert "took over " in first.stdout
     assert (again.stdout, again.stderr) == ("", "")

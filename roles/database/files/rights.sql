@@ -57,11 +57,11 @@ WITH tables AS (
     -- What is taken from a whole table is taken from its columns, too.
     SELECT wanted.* FROM wanted JOIN needless USING (oid, account, privilege) WHERE needless.part IS NULL
 ), policies AS (
-    SELECT 'posture_read' AS name, 'FOR SELECT' AS scope, 'USING (true)' AS rows,
+    SELECT 'posture_select' AS name, 'FOR SELECT' AS scope, 'USING (true)' AS rows,
            (SELECT array_agg(oid ORDER BY oid) FROM accounts WHERE reads) AS accounts,
            (SELECT string_agg(name, ', ' ORDER BY name) FROM accounts WHERE reads) AS names
     UNION ALL
-    SELECT 'posture_add', 'FOR INSERT', 'WITH CHECK (true)',
+    SELECT 'posture_insert', 'FOR INSERT', 'WITH CHECK (true)',
            (SELECT array_agg(oid ORDER BY oid) FROM accounts WHERE adds),
            (SELECT string_agg(name, ', ' ORDER BY name) FROM accounts WHERE adds)
 ), changed_policies AS (
