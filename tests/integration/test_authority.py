@@ -60,7 +60,7 @@ def run(directory: Path, *tasks: Task, arguments: tuple[str, ...] = ()) -> str:
     return " ".join(ran.stdout.split())  # Ansible breaks long lines.
 
 
-def verify(certificate: x509.Certificate, authority: x509.Certificate, name: x509.GeneralName) -> None:
+def verify(certificate: x509.Certificate, authority: x509.Certificate, name: x509.DNSName | x509.IPAddress) -> None:
     """Verify as a careful client does; raises where the certificate is not one for the name."""
     PolicyBuilder().store(Store([authority])).build_server_verifier(name).verify(certificate, [])
 
