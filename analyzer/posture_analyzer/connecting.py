@@ -84,7 +84,8 @@ class Connector:
             return DatabaseUnavailableError(
                 f"{self._name} shows a certificate that is not to be trusted: {said}; "
                 f"its authority must be in {settings.get('sslrootcert') or '~/.postgresql/root.crt'} "
-                "(POSTURE_DATABASE_CA_FILE), its names must fit, and the clock of this machine must be right"
+                "(POSTURE_DATABASE_CA_FILE), its names must fit, and the clock of this machine must be right; "
+                "where it has expired, run up, which renews it"
             )
         return DatabaseUnavailableError(f"{self._name}: {said}")
 

@@ -48,6 +48,11 @@ NOT_AUTHORIZED = 0x87
 _TOLD_MAX = 1000
 _TOPICS_NAMED = 10
 LASTING_REFUSALS = {"Bad user name or password", "Not authorized", "Banned", "Client identifier not valid"}
+_TIME_ADVICE = {
+    9: "the clock of this machine must be right",
+    10: "run up, which renews it; or the clock of this machine is ahead",
+}
+"""By OpenSSL's number for a certificate that is not valid yet, or not any more."""
 
 
 class ConnectionLostError(Exception):
@@ -252,7 +257,10 @@ class Connection:
             # Not for good: a Pi's clock may be years behind until the network has told it the time.
             raise ConnectionLostError(
                 f"{broker} shows a certificate that is not to be trusted: {error.verify_message}; "
-                f"its authority must be in {broker.ca_file} (POSTURE_MQTT_CA_FILE), and its names must fit"
+                + _TIME_ADVICE.get(
+                    error.verify_code,
+                    f"its authority must be in {broker.ca_file} (POSTURE_MQTT_CA_FILE), and its names must fit",
+                )
             ) from None
         except (OSError, ValueError) as error:
             raise ConnectionLostError(f"cannot reach {broker}: {error}") from None

@@ -68,10 +68,12 @@ def test_the_job_is_one_that_the_offloader_fills_in(tmp_path: Path) -> None:
         "POSTURE_EPOCH": "4",
         "POSTURE_NODE": "agx",
         "POSTURE_MQTT_HOST": "10.0.0.1",
-        "POSTURE_MQTT_PORT": "1883",
+        "POSTURE_MQTT_PORT": "8883",
+        "POSTURE_MQTT_CA_FILE": "/run/posture/ca/mqtt.crt",
         "POSTURE_MQTT_USER": "posture-analyzer-pi1",
         "POSTURE_MQTT_PASSWORD_FILE": "/run/posture/secrets/mqtt-password",
         "POSTURE_DATABASE_URL_FILE": "/run/posture/secrets/database-url",
+        "POSTURE_DATABASE_CA_FILE": "/run/posture/ca/database.crt",
         "POSTURE_IMAGES_DIR": "/app/analyzed_images",
         "POSTURE_HTTP_HOST": "0.0.0.0",  # noqa: S104  (the address of its own pod)
         "POSTURE_HTTP_PORT": "9310",
@@ -103,6 +105,7 @@ def test_a_claim_a_model_and_certificates_have_their_places(tmp_path: Path) -> N
         posture_images_claim="pictures",
         posture_model="heavy",
         posture_model_file="/srv/heavy.task",
+        posture_tls=False,
         posture_mqtt_tls_ca=str(tmp_path / "ca.crt"),
     )
     volumes = {volume.pop("name"): volume for volume in pod(job)["volumes"]}

@@ -79,7 +79,12 @@ class Deployment:
 
     def secrets(self) -> dict[str, str]:
         """Return the passwords that `up` made, by the names of their files."""
-        return {file.stem: file.read_text().strip() for file in (self.inventory / ".secrets").iterdir()}
+        return {file.stem: file.read_text().strip() for file in (self.inventory / ".secrets").glob("*.txt")}
+
+    @property
+    def ca(self) -> Path:
+        """The certificate of the authority that `up` made."""
+        return self.inventory / ".secrets/tls/ca.crt"
 
     def services(self, name: str) -> dict[str, str]:
         """Return the state of each of the collection's services on a machine."""

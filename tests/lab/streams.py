@@ -5,6 +5,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,7 +23,7 @@ ASSIGNED = "assigned"
 class Streams:
     """Listens while the `with` block runs, also after the broker was away."""
 
-    def __init__(self, address: str, port: int, *, user: str, password: str) -> None:
+    def __init__(self, address: str, port: int, *, user: str, password: str, ca: Path) -> None:
         self._address, self._port = address, port
         self._assignments: dict[str, Mapping[str, Any]] = {}
         self._states: dict[tuple[str, int], str] = {}
@@ -33,6 +34,7 @@ class Streams:
             CallbackAPIVersion.VERSION2, client_id="lab-streams", protocol=MQTTProtocolVersion.MQTTv5
         )
         client.username_pw_set(user, password)
+        client.tls_set(ca_certs=str(ca))
         client.reconnect_delay_set(min_delay=1, max_delay=1)
         client.on_connect = self._subscribe
         client.on_message = self._on_message

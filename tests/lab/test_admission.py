@@ -54,6 +54,7 @@ def _play(directory: Path, kubeconfig: Path, *files: str, **variables: Any) -> N
         "posture_kubeconfig": str(kubeconfig),
         "posture_secrets_dir": str(directory / "secrets"),
         "posture_address": "10.9.8.7",
+        "posture_tls": False,  # role broker, which is not run here, makes the certificates
         "__common_images": {"analyzer": f"registry.example:5000/posture@sha256:{64 * 'a'}", "offloader": "x"},
     }
     wanted = {

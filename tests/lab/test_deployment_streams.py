@@ -142,7 +142,7 @@ def site(deployment: Deployment) -> Iterator[Site]:
     password = deployment.secrets()["mqtt-posture-offloader"]
     with (
         Api(deployment.lab.kubeconfig) as api,
-        Streams(address, 1883, user="posture-offloader", password=password) as streams,
+        Streams(address, 8883, user="posture-offloader", password=password, ca=deployment.ca) as streams,
         Feed(deployment, _PIS) as feed,
     ):
         yield Site(deployment, api, streams, feed)

@@ -73,7 +73,7 @@ def namespaces() -> Iterator[tuple[str, str]]:
 def test_an_address_that_opens_connections_without_end_is_slowed_down(namespaces: tuple[str, str]) -> None:
     broker, pi = namespaces
     assert connections(pi, BROKER, 300) == 300
-    values = {"__broker_unit": "posture-broker", "posture_mqtt_port": 1883, "posture_mqtt_pi_port": 1884}
+    values = {"__broker_unit": "posture-broker", "__broker_ports": [1883, 1884]}
     rules = rendered((ROLE / "templates/logins.nft.j2").read_text(), values | {"broker_logins_max": LOGINS})
     for _ in range(2):  # the second time as after a crash: the table is there
         run(*inside(broker, "nft", "-f", "-"), stdin=rules)

@@ -7,13 +7,14 @@ import secrets
 import signal
 import subprocess
 from collections.abc import Iterable
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from plugins.filter.mosquitto_accounts import Account, analyzer, offloader, pi, reader, rendered
-from tests.support.certificates import Authority
+from tests.support.certificates import Authority, Pair
 from tests.support.mosquitto import Mosquitto
 from tests.support.waiting import accepts, free_port, wait_until
 
@@ -25,6 +26,15 @@ ANY_STREAM = "all"
 def analyzer_user(stream: str) -> str:
     """Return the name of the account that a stream's analyzers have."""
     return f"posture-analyzer-{stream}"
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A port: for Pis, the user name is the client id; with TLS, it has the broker's certificate."""
+
+    port: int
+    pis: bool
+    tls: bool
 
 
 class Broker:
@@ -47,6 +57,9 @@ class Broker:
         self._authority = authority
         self.port = free_port()
         self.pi_port = free_port()
+        tls = authority is not None
+        self.listeners = [Listener(self.port, pis=False, tls=tls), Listener(self.pi_port, pis=True, tls=tls)]
+        """From the next start on."""
         pis = tuple(pis)
         self._accounts = [
             Account(name=ADMIN, reads=("#", "$SYS/#"), writes=("#",)),
@@ -68,14 +81,8 @@ class Broker:
         self._directory.mkdir(parents=True, exist_ok=True)
         (self._directory / "store").mkdir(exist_ok=True)
         if self._authority:
-            pair = self._authority.sign("broker", addresses=(IPv4Address("127.0.0.1"),))
-            for name, text in {
-                "ca.crt": self._authority.certificate,
-                "broker.crt": pair.public,
-                "broker.key": pair.key,
-            }.items():
-                self._write(name, text)
-        self._write("mosquitto.conf", self.configuration())
+            self.show(self._authority.sign("broker", addresses=(IPv4Address("127.0.0.1"),)))
+            self._write("ca.crt", self._authority.certificate)
         self.start()
         return self
 
@@ -86,10 +93,11 @@ class Broker:
             self.kill()
 
     def start(self) -> None:
-        """Write the accounts, start it and return when both listeners accept.
+        """Write settings and accounts, start it and return when all listeners accept.
 
         Raises RuntimeError with its last words where it exits.
         """
+        self._write("mosquitto.conf", self.configuration())
         self._write("accounts.json", json.dumps(self.accounts or self._rendered()))
         with self.log.open("ab") as log:
             self._process = process = subprocess.Popen(
@@ -101,9 +109,9 @@ class Broker:
         def listens() -> bool:
             if process.poll() is not None:
                 raise RuntimeError(f"mosquitto exited with {process.returncode}: {self.log.read_text()[-2000:]}")
-            return accepts(self.port) and accepts(self.pi_port)
+            return all(accepts(listener.port) for listener in self.listeners)
 
-        wait_until(listens, timeout=30, describe=f"mosquitto listens on {self.port} and {self.pi_port}")
+        wait_until(listens, timeout=30, describe=f"mosquitto listens on {self.listeners}")
 
     def stop(self) -> None:
         """SIGTERM: it saves its store."""
@@ -112,6 +120,11 @@ class Broker:
     def kill(self) -> None:
         """SIGKILL: what it has not saved is gone."""
         self._end(signal.SIGKILL)
+
+    def show(self, pair: Pair) -> None:
+        """Have another certificate from its next start on."""
+        self._write("broker.crt", pair.public)
+        self._write("broker.key", pair.key)
 
     def deny(self, user: str, right: str, topic: str) -> None:
         """Take a right from an account, as the plugin names it, from the broker's next start on."""
@@ -127,9 +140,6 @@ class Broker:
     def configuration(self) -> str:
         """Return the role's settings, but for what would make a test slow or stop it from looking closer."""
         etc = self._directory
-        certificate = (
-            f"cafile {etc}/ca.crt\ncertfile {etc}/broker.crt\nkeyfile {etc}/broker.key" if self._authority else ""
-        )
         # The store of a killed broker is up to three seconds old: what has to be lived with without losing an image.
         return f"""\
 {"user root" if os.geteuid() == 0 else ""}
@@ -144,12 +154,16 @@ max_queued_messages 20000
 max_inflight_messages 0
 log_dest stderr
 connection_messages true
-listener {self.port} 127.0.0.1
-{certificate}
-listener {self.pi_port} 127.0.0.1
-{certificate}
-use_username_as_clientid true
-"""
+{"".join(map(self._listening, self.listeners))}"""
+
+    def _listening(self, listener: Listener) -> str:
+        etc = self._directory
+        text = f"listener {listener.port} 127.0.0.1\n"
+        if listener.tls:
+            text += f"cafile {etc}/ca.crt\ncertfile {etc}/broker.crt\nkeyfile {etc}/broker.key\ntls_version tlsv1.2\n"
+        if listener.pis:
+            text += "use_username_as_clientid true\n"
+        return text
 
     def _rendered(self) -> dict[str, Any]:
         accounts = rendered(self._accounts, {}, self.passwords)

@@ -58,6 +58,7 @@ class Authority:
         hosts: tuple[str, ...] = (),
         addresses: tuple[IPv4Address, ...] = (),
         begins_in: timedelta = timedelta(),
+        life: timedelta = _LIFE,
     ) -> Pair:
         """Return a new key and its certificate: for a user of Kubernetes, or a server under these names."""
         key = _new_key()
@@ -68,7 +69,7 @@ class Authority:
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         public = self._key.public_key()
         builder = (
-            _builder(subject, self._name, key.public_key(), begins_in=begins_in)
+            _builder(subject, self._name, key.public_key(), begins_in=begins_in, life=life)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(public), critical=False)
         )
@@ -103,7 +104,12 @@ def _new_key() -> ec.EllipticCurvePrivateKey:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, *, begins_in: timedelta = timedelta()
+    subject: x509.Name,
+    issuer: x509.Name,
+    public: ec.EllipticCurvePublicKey,
+    *,
+    begins_in: timedelta = timedelta(),
+    life: timedelta = _LIFE,
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC) + begins_in
     return (
@@ -113,7 +119,7 @@ def _builder(
         .public_key(public)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(minutes=5))
-        .not_valid_after(now + _LIFE)
+        .not_valid_after(now + life)
     )
 
 

@@ -159,6 +159,23 @@ class Cluster:
         yield
         self._set_tls("off")
 
+    @contextmanager
+    def letting_in(self, rules: str) -> Iterator[None]:
+        """Have these rules (pg_hba.conf) for everybody but the owner while the block runs."""
+        path = self._data / "pg_hba.conf"
+        before = path.read_text()
+        self._let_in(path, f"host all owner 127.0.0.1/32 scram-sha-256\n{rules}")
+        yield
+        self._let_in(path, before)
+
+    def _let_in(self, path: Path, rules: str) -> None:
+        path.write_text(rules)
+        loaded = self._asked("SELECT pg_conf_load_time()::text")
+        self._owner("SELECT pg_reload_conf()")
+        wait_until(
+            lambda: self._asked("SELECT pg_conf_load_time()::text") != loaded, timeout=10, describe="it has the rules"
+        )
+
     def _set_tls(self, value: str) -> None:
         self._owner(f"ALTER SYSTEM SET ssl = {value}")
         self._owner("SELECT pg_reload_conf()")

@@ -61,4 +61,6 @@ def test_names_have_a_prefix(role: Path) -> None:
 
 def test_passwords_are_not_shown(role: Path) -> None:
     for name, option in _options(role).items():
-        assert option.get("no_log", False) == name.endswith(("_password", "_passwords", "_token", "_url")), name
+        assert option.get("no_log", False) == name.endswith(
+            ("_password", "_passwords", "_passphrase", "_token", "_url")
+        ), name

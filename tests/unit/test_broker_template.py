@@ -58,15 +58,13 @@ def test_the_settings_are_the_roles(tmp_path: Path, tls: bool) -> None:
     roles = directives(
         rendered(
             "mosquitto.conf.j2",
-            posture_mqtt_port=broker.port,
-            posture_mqtt_pi_port=broker.pi_port,
+            __broker_listeners=broker.listeners,
             broker_queue_bytes_max=1,
             broker_packet_size_max=1,
             broker_memory_max=1,
             __broker_etc=tmp_path,
             __broker_plugin=plugin,
             __broker_data=tmp_path / "store",
-            __broker_tls=tls,
             __common_broker_address="127.0.0.1",
         )
     )
