@@ -264,7 +264,8 @@ def test_other_machines_reach_our_database_by_tls_alone(
         "posture_database_url": "",
         "posture_pod_network": "",
         "__common_one_machine": False,
-        "__common_addresses": {"other": "127.0.0.1"},
+        "__database_clients": ["127.0.0.1"],
+        "posture_database_readers": [],
     }
     files = (roles / "common/defaults/main.yml", roles / "common/vars/main.yml")
     template = "{{ lookup('ansible.builtin.template', '%s') }}" % (roles / "database/templates/pg_hba.conf.j2")
