@@ -49,7 +49,7 @@ def test_how_long_rows_take_is_not_counted_from_a_clock_that_is_wrong_or_a_photo
 
 def test_it_says_whom_to_trust_and_what_can_be_seen_without_tls(database: Database, tmp_path: Path) -> None:
     """And nothing of TLS where all is on one machine."""
-    cases = {
+    cases: dict[str, tuple[dict[str, object], bool]] = {
         "with": ({"__common_one_machine": False, "posture_secrets_dir": "/lab/.secrets"}, True),
         "without": ({"__common_one_machine": False, "posture_tls": False}, True),
         "one machine": ({}, False),
