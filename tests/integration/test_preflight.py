@@ -170,3 +170,25 @@ def _kubeconfig(port: int) -> str:
             "current-context": "x",
         }
     )
+
+
+def test_cameras_without_tls_and_authorities_are_checked(tmp_path: Path) -> None:
+    def preflight(**variables: object) -> Task:
+        ports = PORTS | {"posture_mqtt_tls_port": free_port(), "posture_mqtt_tls_pi_port": free_port()}
+        return role("broker", ports | {"__common_pi_ids": ["pi1"]} | variables, tasks_from="preflight")
+
+    attempts = {
+        "fine": preflight(posture_mqtt_plain_cameras=["pi1"]),
+        "none": preflight(posture_mqtt_plain_cameras=[]),
+        "camera": preflight(posture_mqtt_plain_cameras=["pi9"]),
+        "port": preflight(posture_mqtt_tls_port=PORTS["posture_mqtt_port"]),
+        "certificate": preflight(posture_mqtt_tls_ca="/ca.crt"),
+        "authority": role("common", {"posture_ca_cert": "/ca.crt"}),
+    }
+    run_play(tmp_path, refusals(tmp_path, attempts), groups=["broker", "database"])
+    said = {name: message or "" for name, message in refused(tmp_path).items()}
+    assert said.pop("fine") == said.pop("none") == ""
+    assert said["camera"].startswith("posture_mqtt_plain_cameras (pi9) needs ids of Pis")
+    assert said["port"].startswith("The broker needs a port for each of posture_mqtt_port")
+    assert "all of posture_mqtt_tls_ca, posture_mqtt_tls_cert and" in said["certificate"]
+    assert said["authority"].startswith("An authority is a certificate and its key")

@@ -45,3 +45,20 @@ def test_how_long_rows_take_is_not_counted_from_a_clock_that_is_wrong_or_a_photo
     output = shown(tmp_path, role("report", {"posture_database_url": database.url}))
     assert "images received 5" in output
     assert "arrival to row 2.00 s, median" in output
+
+
+def test_it_says_whom_to_trust_and_what_can_be_seen_without_tls(database: Database, tmp_path: Path) -> None:
+    """And nothing of TLS where all is on one machine."""
+    cases: dict[str, tuple[dict[str, object], bool]] = {
+        "with": ({"__common_one_machine": False, "posture_secrets_dir": "/lab/.secrets"}, True),
+        "without": ({"__common_one_machine": False, "posture_tls": False}, True),
+        "one machine": ({}, False),
+    }
+    output = {}
+    for name, (variables, _) in cases.items():
+        (tmp_path / name).mkdir()
+        task = role("report", {"posture_database_url": database.url, **variables})
+        output[name] = shown(tmp_path / name, task)
+    assert "TLS trusts /lab/.secrets/tls/ca.crt, which cameras and dashboards of your own need" in output["with"]
+    assert "TLS is off (posture_tls): whoever listens on the network sees the Pis' passwords" in output["without"]
+    assert {name: "TLS " in text for name, text in output.items()} == {name: told for name, (_, told) in cases.items()}
